@@ -1,0 +1,85 @@
+# Needs python3 (3.11 or later, with venv), make and git. `make packages` adds what the full test uses, where it can.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+FARM   := build/farm/snapspec
+ROOMS  := model impl conformance
+LINKS  := $(addprefix $(FARM)/,$(ROOMS))
+# Debian package and the program of it that tells whether it is there already, be it from another source.
+DEBIAN := containerd:containerd runc:runc btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs e2fsprogs:mkfs.ext4
+# Nothing that is installed is removed for these: where Docker's containerd.io is, Debian's containerd would displace it.
+APT    := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-remove
+
+.PHONY: help setup packages check test tests deep lint types proto bench clean
+
+help:
+	@echo "make check   sets up, then checks the reference on the embedded default"
+	@echo "make test    sets up, then lint, types and the tests: about five minutes on two cores"
+	@echo "make deep    all tests, the long ones too, with fresh random examples"
+	@echo "make bench   measures the model and the reference"
+	@echo "make proto   generates the gRPC stubs again"
+	@echo "make clean   removes what make has made"
+
+setup: $(STAMP) $(LINKS)
+
+$(STAMP): pyproject.toml
+	@echo "setup: installing into $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "setup: needs Python 3.11 or later; name one: make PYTHON=python3.11")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || { echo "setup: install venv first: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# mypy does not follow the finder of an editable install: it reads the three rooms through this package of links.
+$(FARM)/%:
+	@mkdir -p $(FARM)
+	@ln -sfn ../../../$* $@
+
+packages:
+	@PATH="$$PATH:/usr/sbin:/sbin"; lacking=; \
+	for pair in $(DEBIAN); do command -v $${pair#*:} >/dev/null || lacking="$$lacking $${pair%:*}"; done; \
+	if [ -z "$$lacking" ]; then echo "packages: all are here"; exit; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "packages: installing$$lacking"; \
+		$(APT) $$lacking >/dev/null 2>&1 || { apt-get update --quiet && $(APT) $$lacking; } && exit; \
+	fi; \
+	echo "packages: not installed (needs root and apt-get), so tests that need them are skipped:$$lacking"
+
+check: setup
+	@echo "check: the reference against the spec"
+	@$(BIN)/snapspec check ref:overlay
+
+test: setup packages lint types tests
+
+# tests/bench is left out: figures taken beside another worker say nothing.
+tests: setup
+	@echo "tests: all but the long ones, on two cores, with branch coverage of the model"
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not deep" --ignore tests/bench \
+		--cov=model --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+deep: setup packages
+	@echo "deep: all tests, with fresh random examples"
+	@SNAPSPEC_PROFILE=nightly $(BIN)/pytest -n 2 --dist loadgroup --ignore tests/bench
+
+lint: setup
+	@echo "lint: ruff"
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+
+types: setup
+	@echo "types: mypy --strict"
+	@$(BIN)/mypy --strict $(ROOMS:%=-p snapspec.%)
+
+proto: setup
+	@echo "proto: generating the stubs"
+	@$(BIN)/python -m snapspec.conformance.proto.generate
+
+bench: setup
+	@echo "bench: the figures of the model and the reference"
+	@$(BIN)/pytest tests/bench -s -p no:xdist
+
+clean:
+	@echo "clean: $(VENV), build, dist, caches"
+	@rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find $(ROOMS) tests -name __pycache__ -prune -exec rm -rf {} +

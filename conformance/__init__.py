@@ -1,0 +1,1 @@
+"""The kit: holds the model and any snapshotter against each other."""

@@ -1,0 +1,1 @@
+"""The reference: an overlay snapshotter on a loop-mounted pool, and what it stands on. asyncio throughout."""

@@ -1,0 +1,276 @@
+"""The durable records of a snapshotter: one row for each snapshot, in sqlite, inside the root that holds the data too.
+
+WAL with synchronous=FULL: a change that was acknowledged survives the end of the process and of the machine. The connection
+holds the file exclusively as long as it is open, so that a second opener is refused and no shared-memory file is needed.
+Everything here is to be used from the one thread that opened the store.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from snapspec.impl.errors import FailedPrecondition, ResourceExhausted, SnapshotError
+from snapspec.model.values import Info, Kind, Labels, Usage
+
+VERSION = 1
+
+_SCHEMA = (
+    """
+    CREATE TABLE snapshots (
+        id      INTEGER PRIMARY KEY AUTOINCREMENT,
+        name    BLOB NOT NULL UNIQUE,
+        kind    TEXT NOT NULL CHECK (kind IN ('active', 'view', 'committed')),
+        parent  INTEGER REFERENCES snapshots (id),
+        labels  BLOB NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL CHECK (updated >= created),
+        size    INTEGER,
+        inodes  INTEGER
+    )
+    """,
+    "CREATE INDEX children ON snapshots (parent)",
+    # The snapshots that are removed, but whose directories may still be there.
+    "CREATE TABLE trash (id INTEGER PRIMARY KEY)",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+_RECORDS = """
+    SELECT s.id, s.name, s.kind, s.parent, p.name, s.labels, s.created, s.updated, s.size, s.inodes
+    FROM snapshots AS s LEFT JOIN snapshots AS p ON p.id = s.parent
+"""
+
+# Nearest ancestor first; the depth keeps the order, which the recursion alone does not promise.
+_ANCESTORS = """
+    WITH RECURSIVE chain (id, depth) AS (
+        SELECT parent, 1 FROM snapshots WHERE id = ? AND parent IS NOT NULL
+        UNION ALL
+        SELECT s.parent, c.depth + 1 FROM snapshots AS s JOIN chain AS c ON s.id = c.id WHERE s.parent IS NOT NULL
+    )
+    SELECT id FROM chain ORDER BY depth
+"""
+
+_CLOSED = "the records are closed: open the snapshotter again"
+
+Value = int | str | bytes | None
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One snapshot. `id` names its directory and is never used again; `usage` is None until it was measured and kept."""
+
+    id: int
+    name: str
+    kind: Kind
+    parent_id: int | None
+    parent: str
+    labels: Labels
+    created: int
+    updated: int
+    usage: Usage | None = None
+
+    @property
+    def info(self) -> Info:
+        """The record as stat, update and walk tell it."""
+        return Info(self.name, self.parent, self.kind, self.labels, self.created, self.updated)
+
+
+class Records:
+    """The open store. `Records(path)` opens or makes it.
+
+    Raises FailedPrecondition when it is open elsewhere, or of a newer version of this program; ResourceExhausted when the
+    file system is full; SnapshotError for any other failure. Every method may raise ResourceExhausted and SnapshotError,
+    and FailedPrecondition once the store is closed.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with _translated(path):
+            self._db: sqlite3.Connection | None = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        self._all("PRAGMA locking_mode = EXCLUSIVE")
+        self._all("PRAGMA journal_mode = WAL")
+        self._all("PRAGMA synchronous = FULL")
+        self._all("PRAGMA foreign_keys = ON")
+        with self.write():
+            [(version,)] = self._all("PRAGMA user_version")
+            if version not in (0, VERSION):
+                raise FailedPrecondition(
+                    f"{self._path} is of version {version}, this program knows {VERSION}: use the program that wrote it"
+                )
+            if version == 0:
+                for statement in _SCHEMA:
+                    self._all(statement)
+
+    def close(self) -> None:
+        """Move what the log holds into the file and close it; a second close does nothing."""
+        db, self._db = self._db, None
+        if db is not None:
+            with _translated(self._path):
+                db.close()
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """One transaction: durable when the block ends, undone when anything at all is raised in it."""
+        db = self._open()
+        with _translated(self._path):
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                db.execute("COMMIT")
+            except BaseException:
+                # Some failures (a full disk among them) have already undone it.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def find(self, name: str) -> Record | None:
+        """The record of `name`, or None."""
+        return _first(self._all(_RECORDS + "WHERE s.name = ?", _to_blob(name)))
+
+    def get(self, number: int) -> Record | None:
+        """The record of the id `number`, or None."""
+        return _first(self._all(_RECORDS + "WHERE s.id = ?", number))
+
+    def all(self) -> list[Record]:
+        """Every record at one point in time, sorted by name."""
+        return [_record(row) for row in self._all(_RECORDS + "ORDER BY s.name")]
+
+    def has_children(self, number: int) -> bool:
+        """Whether a snapshot of any kind has the id `number` as its parent."""
+        return bool(self._all("SELECT 1 FROM snapshots WHERE parent = ? LIMIT 1", number))
+
+    def ancestors(self, number: int) -> list[int]:
+        """The ids of all ancestors of the id `number`, the nearest first."""
+        return [number for (number,) in self._all(_ANCESTORS, number)]
+
+    def add(self, kind: Kind, name: str, parent: Record | None, labels: Labels) -> Record:
+        """A new record, made now, over `parent`."""
+        now = time.time_ns()
+        self._change(
+            "INSERT INTO snapshots (name, kind, parent, labels, created, updated) VALUES (?, ?, ?, ?, ?, ?)",
+            _to_blob(name),
+            kind.value,
+            parent.id if parent else None,
+            _to_json(labels),
+            now,
+            now,
+        )
+        [(number,)] = self._all("SELECT last_insert_rowid()")
+        return Record(number, name, kind, parent.id if parent else None, parent.name if parent else "", labels, now, now)
+
+    def commit(self, number: int, name: str, labels: Labels) -> None:
+        """Make the id `number` the committed `name`, born now."""
+        now = time.time_ns()
+        self._change(
+            "UPDATE snapshots SET kind = ?, name = ?, labels = ?, created = ?, updated = ? WHERE id = ?",
+            Kind.COMMITTED.value,
+            _to_blob(name),
+            _to_json(labels),
+            now,
+            now,
+            number,
+        )
+
+    def relabel(self, record: Record, labels: Labels) -> Record:
+        """Give `record` these labels now; the record as it then is."""
+        updated = max(time.time_ns(), record.created)  # a clock that was set back does not break updated >= created
+        self._change("UPDATE snapshots SET labels = ?, updated = ? WHERE id = ?", _to_json(labels), updated, record.id)
+        return replace(record, labels=labels, updated=updated)
+
+    def keep_usage(self, number: int, usage: Usage) -> None:
+        """Keep what the committed id `number` was measured to take; the first measurement stays for ever."""
+        self._change(
+            "UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND size IS NULL", usage.size, usage.inodes, number
+        )
+
+    def remove(self, number: int) -> None:
+        """Take the record of the id `number` away; its directory is trash from now on."""
+        self._change("DELETE FROM snapshots WHERE id = ?", number)
+        self._change("INSERT INTO trash (id) VALUES (?)", number)
+
+    def trash(self) -> list[int]:
+        """The ids whose directories may still have to be deleted."""
+        return [number for (number,) in self._all("SELECT id FROM trash ORDER BY id")]
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """The directories of these removed ids are gone."""
+        for number in numbers:
+            self._change("DELETE FROM trash WHERE id = ?", number)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise FailedPrecondition(_CLOSED)
+        return self._db
+
+    def _all(self, sql: str, *values: Value) -> list[Row]:
+        with _translated(self._path):
+            return self._open().execute(sql, values).fetchall()
+
+    def _change(self, sql: str, *values: Value) -> None:
+        assert self._open().in_transaction, "records change inside write() alone"
+        self._all(sql, *values)
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """Turn what sqlite raises into the errors of the port."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        # The low byte is the primary code; errors of the Python layer itself carry none.
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code & 0xFF == sqlite3.SQLITE_FULL:
+            raise ResourceExhausted(f"no room left for the records {path}: remove snapshots or enlarge the pool") from error
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise FailedPrecondition(f"{path} is open elsewhere: close it there first") from error
+        raise SnapshotError(f"the records {path} cannot be used: {error}") from error
+
+
+def _first(rows: list[Row]) -> Record | None:
+    return _record(rows[0]) if rows else None
+
+
+def _record(row: Row) -> Record:
+    number, name, kind, parent_id, parent, labels, created, updated, size, inodes = row
+    return Record(
+        number,
+        _from_blob(name),
+        Kind(kind),
+        parent_id,
+        "" if parent is None else _from_blob(parent),
+        _from_json(labels),
+        created,
+        updated,
+        None if size is None else Usage(size, inodes),
+    )
+
+
+def _to_blob(text: str) -> bytes:
+    # Any text is a key, lone surrogates too. This keeps each apart and in the order of its code points.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _from_blob(blob: bytes) -> str:
+    return blob.decode("utf-8", "surrogatepass")
+
+
+def _to_json(labels: Labels) -> bytes:
+    # Not escaped to ASCII: json would read two escaped surrogates back as one character.
+    return _to_blob(json.dumps(labels, ensure_ascii=False))
+
+
+def _from_json(blob: bytes) -> Labels:
+    return tuple((key, value) for key, value in json.loads(_from_blob(blob)))

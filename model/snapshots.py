@@ -1,0 +1,491 @@
+"""The abstract snapshotter: for a state and an operation, every outcome that the spec allows.
+
+One function for each operation, state first. Each gives all allowed outcomes, refusals among them, and raises nothing;
+an outcome names the clause that allows it. Which refusal wins is decided in `guards`; the tables below name its clause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import icontract
+
+from snapspec.model import filters, ops
+from snapspec.model.guards import (
+    Door,
+    Named,
+    Reason,
+    Rebase,
+    commit_guard,
+    mounts_guard,
+    prepare_guard,
+    rebase_guard,
+    remove_guard,
+    update_guard,
+)
+from snapspec.model.replies import Changed, Done, Gives, Lists, Measures, Outcome, Refused, Shows, Tells
+from snapspec.model.state import (
+    NOW,
+    RootMetadata,
+    Snapshot,
+    Span,
+    State,
+    ancestors,
+    children,
+    given,
+    keys_well_formed,
+    labels_well_formed,
+    lower_tree,
+    named,
+    parents_well_formed,
+    times_well_formed,
+    well_formed,
+)
+from snapspec.model.tree import EMPTY, Path, Tree, diff, outcomes_of, overlay, touched_by
+from snapspec.model.values import ErrorClass, Info, Kind, Labels, labels_of
+
+Outcomes = tuple[Outcome, ...]
+
+#: Where the spec asks for a refusal and not for a class.
+ANY = frozenset(ErrorClass)
+NOT_FOUND = frozenset({ErrorClass.NOT_FOUND})
+TAKEN = frozenset({ErrorClass.ALREADY_EXISTS})
+INVALID = frozenset({ErrorClass.INVALID_ARGUMENT})
+PRECONDITION = frozenset({ErrorClass.FAILED_PRECONDITION})
+
+Refusals = dict[Reason, tuple[str, frozenset[ErrorClass]]]
+
+PREPARE: Refusals = {
+    Reason.LABEL_TOO_LONG: ("DOOR-LABEL-1", INVALID),
+    Reason.PARENT_ABSENT: ("SNAP-PREPARE-1", NOT_FOUND),
+    Reason.PARENT_NOT_COMMITTED: ("SNAP-PREPARE-2", INVALID),
+    Reason.KEY_TAKEN: ("SNAP-PREPARE-3", TAKEN),
+    Reason.KEY_EMPTY: ("SNAP-PREPARE-4", ANY),
+}
+VIEW: Refusals = {
+    Reason.LABEL_TOO_LONG: ("DOOR-LABEL-1", INVALID),
+    Reason.PARENT_ABSENT: ("SNAP-VIEW-1", NOT_FOUND),
+    Reason.PARENT_NOT_COMMITTED: ("SNAP-VIEW-2", INVALID),
+    Reason.KEY_TAKEN: ("SNAP-VIEW-3", TAKEN),
+    Reason.KEY_EMPTY: ("SNAP-VIEW-4", ANY),
+}
+COMMIT: Refusals = {
+    Reason.LABEL_TOO_LONG: ("DOOR-LABEL-1", INVALID),
+    Reason.KEY_ABSENT: ("SNAP-COMMIT-1", NOT_FOUND),
+    Reason.NAME_TAKEN: ("SNAP-COMMIT-2", TAKEN),
+    Reason.NAME_EMPTY: ("SNAP-COMMIT-3", ANY),
+    Reason.NOT_ACTIVE: ("SNAP-COMMIT-4", PRECONDITION),
+    Reason.PARENT_CONFLICT: ("SNAP-COMMIT-6", INVALID),
+    Reason.REBASE_ABSENT: ("SNAP-COMMIT-7", NOT_FOUND),
+    Reason.REBASE_NOT_COMMITTED: ("SNAP-COMMIT-7", PRECONDITION),
+}
+MOUNTS: Refusals = {
+    Reason.KEY_ABSENT: ("SNAP-MOUNTS-1", NOT_FOUND),
+    Reason.IS_COMMITTED: ("SNAP-MOUNTS-2", PRECONDITION),
+}
+REMOVE: Refusals = {
+    Reason.KEY_ABSENT: ("SNAP-REMOVE-1", NOT_FOUND),
+    Reason.HAS_CHILDREN: ("SNAP-REMOVE-2", PRECONDITION),
+}
+UPDATE: Refusals = {
+    Reason.KEY_EMPTY: ("DOOR-ORDER-4", INVALID),
+    Reason.KEY_ABSENT: ("SNAP-UPDATE-1", NOT_FOUND),
+    Reason.BAD_PATH: ("SNAP-UPDATE-2", INVALID),
+    Reason.LABEL_TOO_LONG: ("DOOR-LABEL-1", INVALID),
+}
+
+
+def _refused(state: State, table: Refusals, reason: Reason) -> Outcomes:
+    """The one outcome of a refusal: the error, and nothing changed (SNAP-FAIL-1)."""
+    clause, errors = table[reason]
+    return (Outcome(clause, Refused(errors), state),)
+
+
+#: The longest label, key and value together, that the metadata layer takes (DOOR-LABEL-1).
+LABEL_LIMIT = 4096
+
+
+def _too_long(state: State, labels: Labels) -> bool:
+    return state.profile.door is Door.METADATA and any(len(k.encode()) + len(v.encode()) > LABEL_LIMIT for k, v in labels)
+
+
+# --- prepare and view
+
+
+def _succeeded(outcomes: Outcomes) -> Iterator[Outcome]:
+    return (o for o in outcomes if not isinstance(o.reply, Refused))
+
+
+def _fresh(snapshot: Snapshot) -> bool:
+    """Whether nothing of an earlier life is in the snapshot."""
+    return snapshot.mounts is None and snapshot.usage is None and snapshot.touched == frozenset()
+
+
+@icontract.ensure(lambda state, result, op: all(op.key not in state.snapshots for _ in _succeeded(result)), "SNAP-KEY-1")
+@icontract.ensure(lambda result, op: all(_fresh(o.state.snapshots[op.key]) for o in _succeeded(result)), "SNAP-KEY-3")
+@icontract.ensure(
+    lambda result, op: all(o.state.snapshots[op.key].kind is Kind.ACTIVE for o in _succeeded(result)), "SNAP-PREPARE-6"
+)
+def prepare(state: State, op: ops.Prepare, at: Span = NOW) -> Outcomes:
+    """SNAP-PREPARE: an active snapshot that begins with its parent's content."""
+    reason = _prepare_reason(state, op)
+    if reason is not Reason.NONE:
+        return _refused(state, PREPARE, reason)
+    tree = _begun(state, op.parent)
+    snapshot = Snapshot(Kind.ACTIVE, op.parent, labels_of(dict(op.labels)), at, None, tree)
+    return (Outcome("SNAP-PREPARE-6", Gives(op.key), state.put(op.key, snapshot)),)
+
+
+@icontract.ensure(lambda state, result, op: all(op.key not in state.snapshots for _ in _succeeded(result)), "SNAP-KEY-1")
+@icontract.ensure(lambda result, op: all(_fresh(o.state.snapshots[op.key]) for o in _succeeded(result)), "SNAP-KEY-3")
+@icontract.ensure(lambda result, op: all(o.state.snapshots[op.key].kind is Kind.VIEW for o in _succeeded(result)), "SNAP-VIEW-5")
+def view(state: State, op: ops.View, at: Span = NOW) -> Outcomes:
+    """SNAP-VIEW: a read-only snapshot that shows its parent's content."""
+    reason = _prepare_reason(state, op)
+    if reason is not Reason.NONE:
+        return _refused(state, VIEW, reason)
+    tree = state.snapshots[op.parent].tree if op.parent else EMPTY
+    snapshot = Snapshot(Kind.VIEW, op.parent, labels_of(dict(op.labels)), at, None, tree)
+    return (Outcome("SNAP-VIEW-5", Gives(op.key), state.put(op.key, snapshot)),)
+
+
+def _prepare_reason(state: State, op: ops.Prepare | ops.View) -> Reason:
+    taken = op.key in state.snapshots
+    return prepare_guard(state.profile.door, _too_long(state, op.labels), op.key == "", taken, given(state, op.parent))
+
+
+@icontract.ensure(
+    lambda result, state, parent: parent == "" or _same_owner(result, state.snapshots[parent].tree), "SNAP-CONTENT-5"
+)
+@icontract.ensure(lambda result, parent: parent != "" or result == EMPTY, "SNAP-CONTENT-6")
+def _begun(state: State, parent: str) -> Tree:
+    """The content that an active snapshot begins with (SNAP-CONTENT-5, SNAP-CONTENT-6)."""
+    if not parent:
+        return EMPTY
+    tree = state.snapshots[parent].tree
+    if state.profile.root is RootMetadata.FULL:
+        return tree
+    root = replace(tree.nodes[""], mode=0o755, xattrs=())
+    return Tree(tree.nodes.set("", root))
+
+
+def _same_owner(one: Tree, other: Tree) -> bool:
+    return (one.nodes[""].uid, one.nodes[""].gid) == (other.nodes[""].uid, other.nodes[""].gid)
+
+
+# --- commit
+
+
+@icontract.ensure(
+    lambda result, op: all(
+        op.key not in o.state.snapshots and o.state.snapshots[op.name].kind is Kind.COMMITTED for o in _succeeded(result)
+    ),
+    "SNAP-COMMIT-8",
+)
+@icontract.ensure(
+    lambda result, op: all(o.state.snapshots[op.name].labels == labels_of(dict(op.labels)) for o in _succeeded(result)),
+    "SNAP-COMMIT-9",
+)
+@icontract.ensure(
+    lambda result, op, at: all(
+        (o.state.snapshots[op.name].created, o.state.snapshots[op.name].updated) == (at, None) for o in _succeeded(result)
+    ),
+    "SNAP-COMMIT-10",
+)
+@icontract.ensure(
+    lambda state, result, op: all(
+        o.state.snapshots[op.name].tree == state.snapshots[op.key].tree
+        for o in _succeeded(result)
+        if o.state.snapshots[op.name].parent == state.snapshots[op.key].parent
+    ),
+    "SNAP-COMMIT-11",
+)
+@icontract.ensure(
+    lambda state, result, op: (
+        state.profile.door is Door.DIRECT
+        or op.key not in state.snapshots
+        or state.snapshots[op.key].parent == ""
+        or all(o.clause != "SNAP-COMMIT-6" for o in result)
+        or state.profile.rebase is Rebase.REFUSED
+    ),
+    "DOOR-ORDER-3",
+)
+def commit(state: State, op: ops.Commit, at: Span = NOW) -> Outcomes:
+    """SNAP-COMMIT: the key becomes the name, with the content it has now."""
+    key, taken = named(state, op.key), op.name in state.snapshots
+    reason = commit_guard(state.profile.door, _too_long(state, op.labels), key, taken, op.name == "")
+    if reason is not Reason.NONE:
+        return _refused(state, COMMIT, reason)
+    active = state.snapshots[op.key]
+    reason, parent = _rebased(state, op, active)
+    if reason is not Reason.NONE:
+        return _refused(state, COMMIT, reason)
+    tree = active.tree
+    if parent != active.parent:
+        tree = overlay(state.snapshots[parent].tree, diff(EMPTY, tree))
+    labels = labels_of(dict(op.labels))
+    committed = Snapshot(Kind.COMMITTED, parent, labels, at, None, tree, active.touched)
+    return (Outcome("SNAP-COMMIT-8", Done(), state.drop(op.key).put(op.name, committed)),)
+
+
+def _rebased(state: State, op: ops.Commit, active: Snapshot) -> tuple[Reason, str]:
+    """The refusal of a parent asked for at commit, and the parent that the snapshot gets (SNAP-COMMIT-6, 7)."""
+    # By the time the parent is looked up, the key no longer names anything.
+    asked = Named.ABSENT if op.parent == op.key else given(state, op.parent)
+    same = op.parent == active.parent
+    match state.profile.rebase:
+        case Rebase.IGNORED:
+            return Reason.NONE, active.parent
+        case Rebase.REFUSED:
+            conflict = asked is not Named.NOTHING and not same
+            return (Reason.PARENT_CONFLICT if conflict else Reason.NONE), active.parent
+        case Rebase.MERGED:
+            if state.profile.door is Door.METADATA and active.parent:
+                return Reason.NONE, active.parent  # DOOR-ORDER-3
+            return rebase_guard(active.parent != "", asked, same), op.parent or active.parent
+
+
+# --- remove
+
+
+@icontract.ensure(
+    lambda state, result, op: all(o.state.snapshots == state.snapshots.without(op.key) for o in _succeeded(result)),
+    "SNAP-REMOVE-4",
+)
+def remove(state: State, op: ops.Remove, at: Span = NOW) -> Outcomes:  # noqa: ARG001  # every operation has one form
+    """SNAP-REMOVE: the key is free at once, and nothing else is touched."""
+    reason = remove_guard(op.key in state.snapshots, len(children(state, op.key)))
+    if reason is not Reason.NONE:
+        return _refused(state, REMOVE, reason)
+    return (Outcome("SNAP-REMOVE-3", Done(), state.drop(op.key)),)
+
+
+# --- looking
+
+
+def mounts(state: State, op: ops.Mounts, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-MOUNTS: the list that prepare or view gave."""
+    reason = mounts_guard(named(state, op.key))
+    if reason is not Reason.NONE:
+        return _refused(state, MOUNTS, reason)
+    return (Outcome("SNAP-MOUNTS-3", Gives(op.key), state),)
+
+
+def stat(state: State, op: ops.Stat, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-STAT: the record."""
+    if op.key not in state.snapshots:
+        return (Outcome("SNAP-STAT-2", Refused(NOT_FOUND), state),)
+    return (Outcome("SNAP-STAT-1", Tells(op.key), state),)
+
+
+def usage(state: State, op: ops.Usage, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-USAGE: what the snapshot takes for itself."""
+    if op.key not in state.snapshots:
+        return (Outcome("SNAP-USAGE-1", Refused(NOT_FOUND), state),)
+    return (Outcome("SNAP-USAGE-4", Measures(op.key), state),)
+
+
+def walk(state: State, op: ops.Walk, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-WALK: the records that match, each once."""
+    try:
+        wanted = [filters.parse(text) for text in op.filters]
+    except ValueError:
+        errors = INVALID | {ErrorClass.UNKNOWN} if state.profile.wire else INVALID
+        return (Outcome("SNAP-WALK-5", Refused(errors), state),)
+    names = tuple(name for name, s in state.snapshots.items() if not wanted or _matched(wanted, name, s))
+    listed = Outcome("SNAP-WALK-2" if wanted else "SNAP-WALK-1", Lists(names), state)
+    if state.snapshots or state.profile.door is Door.METADATA:
+        return (listed,)
+    return (listed, Outcome("SNAP-WALK-7", Refused(NOT_FOUND | {ErrorClass.UNKNOWN}), state))
+
+
+def _matched(wanted: list[filters.Filter], name: str, snapshot: Snapshot) -> bool:
+    info = Info(name, snapshot.parent, snapshot.kind, snapshot.labels, 0, 0)
+    return any(filters.matches(f, info) for f in wanted)
+
+
+# --- update
+
+
+def _moved(snapshot: Snapshot, at: Span) -> bool:
+    return snapshot.updated is not None and snapshot.updated.latest >= at.latest
+
+
+def _refusable(state: State, op: ops.Update) -> bool:
+    return _bad_path(op) or _too_long(state, op.labels)
+
+
+@icontract.ensure(lambda result, op, at: all(_moved(o.state.snapshots[op.name], at) for o in _succeeded(result)), "SNAP-UPDATE-6")
+@icontract.ensure(
+    lambda state, result, op: op.name not in state.snapshots or len(list(_succeeded(result))) > 0 or _refusable(state, op),
+    "SNAP-UPDATE-7",
+)
+@icontract.ensure(
+    lambda state, result, op: all(
+        replace(o.state.snapshots[op.name], labels=(), updated=None) == replace(state.snapshots[op.name], labels=(), updated=None)
+        for o in _succeeded(result)
+    ),
+    "SNAP-UPDATE-8",
+)
+def update(state: State, op: ops.Update, at: Span = NOW) -> Outcomes:
+    """SNAP-UPDATE: labels change, all of them or those that the mask names; nothing else does."""
+    before = state.get(op.name)
+    empty = op.name == "" and state.profile.door is Door.METADATA
+    reason = update_guard(empty, before is not None, _bad_path(op), _too_long(state, op.labels))
+    if before is None or reason is not Reason.NONE:
+        return _refused(state, UPDATE, reason)
+    labels = _masked(before.labels, op.labels, op.mask or ("labels",))
+    updated = Span(max(at.earliest, before.created.earliest), max(at.latest, before.created.earliest))
+    after = replace(before, labels=labels, updated=updated)
+    return (Outcome("SNAP-UPDATE-5" if op.mask else "SNAP-UPDATE-4", Tells(op.name), state.put(op.name, after)),)
+
+
+def _bad_path(op: ops.Update) -> bool:
+    return any(not _labels_path(path) for path in op.mask)
+
+
+def _labels_path(path: str) -> bool:
+    return path == "labels" or (path.startswith("labels.") and path != "labels.")
+
+
+def _masked(before: Labels, asked: Labels, mask: tuple[str, ...]) -> Labels:
+    """The labels after the mask's paths were applied from left to right (SNAP-UPDATE-5)."""
+    wanted = dict(asked)
+    labels = dict(before)
+    for path in mask:
+        if path == "labels":
+            labels = dict(wanted)
+        else:
+            key = path.removeprefix("labels.")
+            labels[key] = wanted.get(key, "")
+    return labels_of(labels)
+
+
+# --- the store as a whole
+
+
+def cleanup(state: State, op: ops.Cleanup, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-CLEANUP: frees what removed snapshots hold; no snapshot is touched."""
+    if state.profile.door is Door.METADATA:
+        return (Outcome("DOOR-CLEANUP-1", Refused(frozenset({ErrorClass.UNIMPLEMENTED})), state),)
+    if not state.profile.cleanup:
+        return (Outcome("SNAP-CLEANUP-1", Refused(frozenset({ErrorClass.UNIMPLEMENTED})), state),)
+    return (Outcome("SNAP-CLEANUP-2", Done(), state),)
+
+
+def reopen(state: State, op: ops.Reopen, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-CLOSE, SNAP-OPEN: every record is there again, with its content and mounts."""
+    return (Outcome("SNAP-CLOSE-1" if op.close_twice else "SNAP-OPEN-1", Done(), state),)
+
+
+#: The label that protects a snapshot from containerd's garbage collector.
+GC_ROOT = "containerd.io/gc.root"
+
+
+def collect(state: State, op: ops.Collect, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """DOOR-GC: what nothing protects goes; what is protected stays, with its chain of parents."""
+    if state.profile.door is Door.DIRECT:
+        return (Outcome("DOOR-GC-3", Done(), state),)
+    roots = [k for k, s in state.snapshots.items() if k not in op.dropped or any(name == GC_ROOT for name, _ in s.labels)]
+    kept = set(roots).union(*(ancestors(state, k) for k in roots))
+    gone = [k for k in state.snapshots if k not in kept]
+    return (Outcome("DOOR-GC-1" if gone else "DOOR-GC-2", Done(), state.drop(*gone)),)
+
+
+def nowhere(state: State, op: ops.Nowhere, at: Span = NOW) -> Outcomes:
+    """DOOR-NS: a call that names no namespace. At the direct door there are none to name."""
+    if state.profile.door is Door.DIRECT:
+        return outcomes(state, op.call, at)
+    return (Outcome("DOOR-NS-1", Refused(PRECONDITION), state),)
+
+
+# --- content
+
+#: The words that the changes answered, and the content and the touched paths afterwards.
+Branch = tuple[tuple[str, ...], Tree, frozenset[Path]]
+
+
+def read(state: State, op: ops.Read, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-CONTENT: a mounted list shows the snapshot's tree."""
+    reason = mounts_guard(named(state, op.key))
+    if reason is not Reason.NONE:
+        return _refused(state, MOUNTS, reason)
+    return (Outcome("SNAP-CONTENT-1", Shows(op.key), state),)
+
+
+def write(state: State, op: ops.Write, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+    """SNAP-CONTENT: changes made through a mounted list; a view refuses them (SNAP-MOUNTS-5)."""
+    reason = mounts_guard(named(state, op.key))
+    if reason is not Reason.NONE:
+        return _refused(state, MOUNTS, reason)
+    snapshot = state.snapshots[op.key]
+    if snapshot.kind is Kind.VIEW:
+        return (Outcome("SNAP-MOUNTS-5", Changed(_read_only(snapshot.tree, op)), state),)
+    branches = _branches(lower_tree(state, snapshot), snapshot, op)
+    return tuple(
+        Outcome(_content_clause(branches, words), Changed(tuple(frozenset({w}) for w in words)), state.put(op.key, after))
+        for words, tree, touched in branches
+        for after in (replace(snapshot, tree=tree, touched=touched),)
+    )
+
+
+def _content_clause(branches: list[Branch], words: tuple[str, ...]) -> str:
+    """The clause that allows this branch: the latitude that it took, if any."""
+    if "EXDEV" in words:
+        return "SNAP-CONTENT-4"
+    return "SNAP-CONTENT-3" if sum(b[0] == words for b in branches) > 1 else "SNAP-CONTENT-2"
+
+
+def _read_only(tree: Tree, op: ops.Write) -> tuple[frozenset[str], ...]:
+    """What each change may answer on a read-only mount: EROFS, or the error that it would have met anyway."""
+    return tuple(
+        frozenset({"EROFS"} | {a.result for a in outcomes_of(tree, tree, change) if a.result != "ok"}) for change in op.changes
+    )
+
+
+def _branches(lower: Tree, snapshot: Snapshot, op: ops.Write) -> list[Branch]:
+    """Every way the changes may go where drivers may differ (SNAP-CONTENT-3, SNAP-CONTENT-4), each once."""
+    branches: list[Branch] = [((), snapshot.tree, snapshot.touched)]
+    for change in op.changes:
+        branches = list(
+            dict.fromkeys(
+                ((*words, applied.result), applied.tree, touched | touched_by(tree, change))
+                for words, tree, touched in branches
+                for applied in outcomes_of(lower, tree, change)
+            )
+        )
+    return branches
+
+
+# --- all of them
+
+_STEPS: dict[type, Callable[..., Outcomes]] = {
+    ops.Prepare: prepare,
+    ops.View: view,
+    ops.Commit: commit,
+    ops.Remove: remove,
+    ops.Mounts: mounts,
+    ops.Stat: stat,
+    ops.Update: update,
+    ops.Usage: usage,
+    ops.Walk: walk,
+    ops.Cleanup: cleanup,
+    ops.Reopen: reopen,
+    ops.Collect: collect,
+    ops.Nowhere: nowhere,
+    ops.Write: write,
+    ops.Read: read,
+}
+
+
+@icontract.require(lambda state: well_formed(state))
+@icontract.ensure(lambda result: len(result) > 0, "SNAP-LIVE-1")
+@icontract.ensure(lambda result: all(keys_well_formed(o.state) for o in result), "SNAP-KEY-2")
+@icontract.ensure(lambda result: all(labels_well_formed(o.state) for o in result), "SNAP-LABEL-2")
+@icontract.ensure(lambda result: all(times_well_formed(o.state) for o in result), "SNAP-TIME-3")
+@icontract.ensure(lambda result: all(parents_well_formed(o.state) for o in result), "SNAP-PARENT-1")
+@icontract.ensure(lambda state, result: all(o.state is state for o in result if isinstance(o.reply, Refused)), "SNAP-FAIL-1")
+def outcomes(state: State, op: ops.Operation, at: Span = NOW) -> Outcomes:
+    """All allowed outcomes of `op` in `state`, when it takes effect at some instant of `at`. Never empty, never raises."""
+    return _STEPS[type(op)](state, op, at)
