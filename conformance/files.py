@@ -73,7 +73,7 @@ def _opened(name: str, flags: int, at: int | None = None) -> Iterator[int]:
 
 
 def scan(root: str) -> Tree:
-    """The tree below the directory `root`, itself included: all that the model counts as content (SNAP-CONTENT).
+    """The tree below the directory `root`, itself included: all that the model counts as content (SNAP-CONTENT-1).
 
     Names are one inode when device and inode number agree: overlay's link counts tell nothing. Attributes other than user.*,
     trusted.* and file capabilities are left out, and so are those that overlay keeps for itself. Raises OSError for what
@@ -275,7 +275,10 @@ def _link(top: int, change: Link) -> None:
 
 def _rename(top: int, change: Rename) -> None:
     with _parent(top, change.source) as (at, name), _parent(top, change.path) as (to, new):
-        os.rename(name, new, src_dir_fd=at, dst_dir_fd=to)
+        try:
+            os.rename(name, new, src_dir_fd=at, dst_dir_fd=to)
+        except FileExistsError:  # XFS says of a directory that is not empty what POSIX allows as well
+            raise _refuse(errno.ENOTEMPTY) from None
 
 
 def _write(at: int, name: str, change: WriteAt | Truncate) -> None:
@@ -347,7 +350,7 @@ def _mount_of(fd: int) -> str:
 
 
 def measure(directory: str) -> Usage:
-    """What `directory`, itself included, takes once all is on disk: allocated bytes and number of distinct inodes (SNAP-USAGE).
+    """What `directory`, itself included, takes once all is on disk: allocated bytes and number of distinct inodes (SNAP-USAGE-5).
 
     What is mounted in it from another file system is left out. Raises OSError for what cannot be read.
     """

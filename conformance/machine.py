@@ -95,8 +95,21 @@ def _not_root() -> str:
     """Why the process counts as not being root; empty when it is. Root of a user namespace is not: it has no loop devices."""
     if os.geteuid() != 0:
         return f"does not run as root, but as user {os.geteuid()}"
-    first = Path("/proc/self/uid_map").read_text().split()
-    return "" if first == ["0", "0", str(_ALL_UIDS)] else "is root of a user namespace only"
+    return "" if _uid_map()[0] == (0, 0, _ALL_UIDS) else "is root of a user namespace only"
+
+
+def outer_uid() -> int:
+    """The user id of the process as the namespace around its user namespace sees it: it stays the same when `enter` makes one."""
+    uid = os.geteuid()
+    return next((outside + uid - inside for inside, outside, count in _uid_map() if inside <= uid < inside + count), uid)
+
+
+def _uid_map() -> list[tuple[int, int, int]]:
+    try:
+        lines = Path("/proc/self/uid_map").read_text().splitlines()
+    except OSError:  # a kernel without user namespaces
+        return [(0, 0, _ALL_UIDS)]
+    return [(int(inside), int(outside), int(count)) for inside, outside, count in map(str.split, lines)] or [(0, 0, 0)]
 
 
 def _text(error: OSError) -> str:
@@ -105,7 +118,10 @@ def _text(error: OSError) -> str:
 
 def _try_overlay(user: bool) -> Answer:
     """Remove and make again through an overlay mount, which takes whiteouts and the mark of an opaque directory."""
-    directory = Path(tempfile.mkdtemp(prefix="snapspec-try-"))
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="snapspec-try-"))
+    except OSError as error:
+        return Answer(False, f"no temporary directory: {_text(error)}")
     try:
         _overlay_on(directory, "userxattr" if user else "")
         return Answer(True, f"mounted below {directory.parent}" + (" with userxattr" if user else ""))

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.machine import outer_uid
 from snapspec.impl.mounts import MountError, mountpoints_below, remove_tree
 
 #: What a lock file holds: a directory without it is not the kit's.
@@ -41,16 +42,7 @@ _SETTLE_SECONDS = 10.0
 
 def default_base() -> Path:
     """`snapspec-UID` in the temporary directory, UID being the user's outside any user namespace that the kit entered."""
-    return Path(tempfile.gettempdir()) / f"snapspec-{_outer_uid()}"
-
-
-def _outer_uid() -> int:
-    uid = os.geteuid()
-    for line in Path("/proc/self/uid_map").read_text().splitlines():
-        inside, outside, count = (int(field) for field in line.split())
-        if inside <= uid < inside + count:
-            return outside + uid - inside
-    return uid
+    return Path(tempfile.gettempdir()) / f"snapspec-{outer_uid()}"
 
 
 def _checked(base: Path) -> Path:
@@ -79,15 +71,16 @@ class Workspace:
     @classmethod
     def create(cls, base: Path | None = None) -> Self:
         """A new run directory in `base`, `default_base` unless told. CannotRun when the base is not safe or cannot be made."""
-        base = base or default_base()
         try:
+            base = base or default_base()
             with contextlib.suppress(FileExistsError):
                 base.mkdir(mode=0o700)
             directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_checked(base)))
             return cls(directory, _locked(directory))
         except OSError as error:
+            where = base or "the temporary directory"
             raise CannotRun(
-                f"no run directory can be made in {base} ({error.strerror}): set TMPDIR to another directory"
+                f"no run directory can be made in {where}: {error.strerror}; set TMPDIR to another directory"
             ) from error
 
     def scratch(self, name: str) -> Path:

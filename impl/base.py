@@ -12,17 +12,17 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Event
 from typing import ParamSpec, TypeVar
 
 from snapspec.impl.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted, SnapshotError
-from snapspec.impl.layout import Layout
-from snapspec.impl.loopback import Pool
+from snapspec.impl.layout import Layout, make_directory
+from snapspec.impl.loopback import Pool, PoolBusy, PoolError
 from snapspec.impl.mounts import MountError, remove_tree
 from snapspec.impl.records import Record, Records
-from snapspec.impl.scan import Stopped, measure
+from snapspec.impl.scan import measure
 from snapspec.impl.syscalls import syncfs
 from snapspec.model.filters import Filter, matches, parse
 from snapspec.model.values import Info, Kind, Labels, Mount, Usage, labels_of
@@ -30,8 +30,8 @@ from snapspec.model.values import Info, Kind, Labels, Mount, Usage, labels_of
 T = TypeVar("T")
 P = ParamSpec("P")
 
-#: Makes the directory of a new record over its parent, below `new`; gives its path.
-Build = Callable[[Record, Record | None], str]
+#: Makes the directory of a new record below `new`; gives its path.
+Build = Callable[[Record], str]
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class BaseSnapshotter(ABC):
 
     def __init__(self, root: str, pool: Pool | None = None) -> None:
         self._layout = Layout(root)
+        self._records = Records(self._layout.records)
         self._pool = pool
         self._recorder = ThreadPoolExecutor(1, "snapspec-records")
         self._deleter = ThreadPoolExecutor(1, "snapspec-delete")
@@ -56,8 +57,8 @@ class BaseSnapshotter(ABC):
         self._closing: asyncio.Task[None] | None = None
 
     @abstractmethod
-    def _build(self, record: Record, above: Record | None) -> str:
-        """Make the directory of `record` over its parent `above`, below `new`, and give its path; on failure leave none."""
+    def _inherit(self, path: str, parent: int) -> None:
+        """Give the new directory `path` of an active snapshot what it needs of the id `parent`."""
 
     @abstractmethod
     def _mount_list(self, record: Record) -> tuple[Mount, ...]:
@@ -80,23 +81,21 @@ class BaseSnapshotter(ABC):
 
     def _start(self) -> None:
         self._making_room(self._load)
-        self._mend()
-        self._sweep()
-        self._deleter.submit(self._empty_trash)
+        self._making_room(self._mend)
+        self._deleter.submit(self._empty_trash, self._sweep())
 
     def _load(self) -> None:
         self._layout.set_up()
         if self._root < 0:
             self._root = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._records = Records(self._layout.records)
+        self._records.open()
         os.fsync(self._root)
 
     def _stop(self) -> None:
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
-        if hasattr(self, "_records"):
-            self._records.close()
+        self._records.close()
 
     def _end_threads(self) -> None:
         for threads in (self._recorder, self._deleter, self._workers):
@@ -111,15 +110,17 @@ class BaseSnapshotter(ABC):
             if record.kind is Kind.COMMITTED:
                 _log.error("the directory of the committed snapshot %r is gone: remove it and what stands on it", record.name)
                 continue
-            above = self._records.get(record.parent_id) if record.parent_id else None
             try:
-                self._layout.put(self._build(record, above), record.id)
+                self._layout.put(self._build(record), record.id)
             except FileNotFoundError as error:
                 _log.error("the directory of the snapshot %r cannot be made again: %s", record.name, error)
 
     async def close(self) -> None:
-        """Let running calls and deletions end, then close the records and the pool; a second close does nothing (SNAP-CLOSE)."""
-        if self._closing is None:
+        """Let running calls and deletions end, then close the records and the pool; a second close does nothing (SNAP-CLOSE).
+
+        Raises FailedPrecondition when something in the pool is still in use: then close once more.
+        """
+        if self._closing is None or _failed(self._closing):
             self._closing = asyncio.get_running_loop().create_task(self._shut())
         with _answers():
             await _settled(self._closing)
@@ -133,8 +134,8 @@ class BaseSnapshotter(ABC):
             await self._in_order(self._stop)
         finally:
             if self._pool is not None:
-                await _settled(asyncio.wrap_future(self._workers.submit(self._pool.close)))
-            self._end_threads()
+                await self._beside(self._pool.close)
+        self._end_threads()
 
     # --- making
 
@@ -156,9 +157,10 @@ class BaseSnapshotter(ABC):
         made = ""
         try:
             with self._records.write():
-                above = self._check_new(key, parent, labels)
-                record = self._records.add(kind, key, above, labels)
-                made = build(record, above)
+                record = self._records.add(kind, key, self._check_new(key, parent, labels), labels)
+                # One that is there comes from a life in which its id was not kept: it is never trusted.
+                self._discard(self._layout.directory(record.id))
+                made = build(record)
                 made = self._layout.put(made, record.id)
                 return self._mount_list(record)
         except BaseException:
@@ -166,8 +168,20 @@ class BaseSnapshotter(ABC):
                 self._discard(made)
             raise
 
+    def _build(self, record: Record) -> str:
+        """Make the directory of `record` below `new`; its path. On failure there is none."""
+        path = self._layout.start()
+        try:
+            make_directory(f"{path}/fs", 0o755)
+            if record.parent_id is not None and record.kind is Kind.ACTIVE:
+                self._inherit(path, record.parent_id)
+        except BaseException:
+            self._discard(path)
+            raise
+        return path
+
     def _check_new(self, key: str, parent: str, labels: Labels) -> Record | None:
-        """The parent's record; raises what prepare and view answer, in their order of errors."""
+        """The parent's record; raises what prepare and view answer, in their order of errors (SNAP-PREPARE-5)."""
         above = self._known(parent, "parent") if parent else None
         if above is not None and above.kind is not Kind.COMMITTED:
             raise InvalidArgument(f"parent {parent!r} is {above.kind.value}: commit it first")
@@ -197,7 +211,7 @@ class BaseSnapshotter(ABC):
         return record.id == synced
 
     def _check_commit(self, name: str, key: str, labels: Labels, parent: str) -> Record:
-        """The key's record; raises what commit answers, in its order of errors."""
+        """The key's record; raises what commit answers, in its order of errors (SNAP-COMMIT-5, SNAP-COMMIT-6)."""
         record = self._known(key)
         if self._records.find(name) is not None:
             raise AlreadyExists(f"snapshot {name!r} exists: remove it first or take another name")
@@ -326,49 +340,77 @@ class BaseSnapshotter(ABC):
         Raises FailedPrecondition, when all else is deleted, for what is still mounted.
         """
         with self._call():
-            await self._in_order(self._sweep)
-            failures = await _settled(asyncio.wrap_future(self._deleter.submit(self._empty_trash)))
-            await self._in_order(self._sweep)
-            if self._pool is not None:
-                await self._beside(self._pool.trim)
+            stuck = await self._in_order(self._sweep)
+            failures = await _settled(asyncio.wrap_future(self._deleter.submit(self._empty_trash, stuck)))
+            await self._in_order(self._settle_trash)
+            await self._beside(self._trim)
             if failures:
                 raise failures[0]
 
-    def _sweep(self) -> None:
-        """Scrap the directories that no record names. Runs between transactions, so that none of them is being made."""
-        for number in self._layout.numbers() - {record.id for record in self._records.all()}:
-            self._scrap(self._layout.directory(number))
-        for path in self._layout.started() - self._making:
-            self._scrap(path)
+    def _trim(self) -> None:
+        if self._pool is None:
+            return
+        try:
+            self._pool.trim()
+        except PoolError as error:  # it costs room outside; here all is done
+            _log.warning("the pool is not trimmed: %s", error)
+
+    def _sweep(self) -> list[str]:
+        """Scrap the directories that no record names; gives those that have to be deleted where they are.
+
+        It runs between transactions, so that none of them is being made.
+        """
+        removed = {self._layout.directory(number) for number in self._records.trash()}
+        nameless = self._layout.numbers() - {record.id for record in self._records.all()}
+        stray = self._layout.started() - self._making
+        stuck = []
+        for path in [*(self._layout.directory(number) for number in nameless), *stray]:
+            try:
+                self._scrap(path)
+            except SnapshotError as error:
+                _log.warning("%s cannot be moved to the trash: %s", path, error)
+                if path in removed | stray:  # no new snapshot ever gets this path
+                    stuck.append(path)
+        return stuck
+
+    def _settle_trash(self) -> None:
+        """Forget the removed ids of which nothing is left; a pool that has room again gets its ballast."""
         left = self._layout.left()
         gone = [number for number in self._records.trash() if number not in left]
         if gone:
             self._making_room(lambda: self._forget(gone))
+        self._restore_ballast()
 
     def _forget(self, numbers: list[int]) -> None:
         with self._records.write():
             self._records.forget(numbers)
 
-    def _empty_trash(self) -> list[Exception]:
+    def _empty_trash(self, stuck: list[str]) -> list[Exception]:
         failures = []
-        for path in self._layout.scrapped():
+        for path in stuck + self._layout.scrapped():
             failure = self._delete(path)
             if failure is not None:
                 failures.append(failure)
         return failures
 
     def _discard(self, path: str, number: int | None = None) -> None:
-        """Scrap `path` and have it deleted; what fails is left for cleanup. `number`: the removed id whose directory it is."""
+        """Delete `path`, if it is there; what fails is left for cleanup. `number`: the removed id whose directory it is."""
+        if not os.path.lexists(path):
+            return
         try:
             place = self._scrap(path)
-        except (OSError, SnapshotError) as error:
-            _log.warning("%s is left for cleanup: %s", path, error)
-            return
-        if place:
-            self._deleter.submit(self._delete, place, number)
+        except SnapshotError as error:
+            # A full file system may have no room to rename, but will have some to delete.
+            _log.warning("%s cannot be moved to the trash: %s", path, error)
+            if number is None:  # then the path may be used again: it has to be free when this returns
+                self._delete(path)
+                return
+            place = path
+        self._deleter.submit(self._delete, place, number)
 
     def _scrap(self, path: str) -> str:
-        return self._making_room(lambda: self._layout.scrap(path))
+        with _answers():
+            return self._making_room(lambda: self._layout.scrap(path))
 
     def _delete(self, path: str, number: int | None = None) -> Exception | None:
         """Delete one directory of the trash; gives what prevented it."""
@@ -385,6 +427,7 @@ class BaseSnapshotter(ABC):
         if number is not None:
             self._deleted.append(number)
         if self._ballast_given:
+            self._sync_deletion()
             self._recorder.submit(self._restore_ballast)
         return None
 
@@ -400,10 +443,19 @@ class BaseSnapshotter(ABC):
         self._ballast_given = True
         return job()
 
+    def _sync_deletion(self) -> None:
+        """What was deleted makes room when it is on the disk."""
+        try:
+            syncfs(self._root, self._layout.root)
+        except OSError as error:
+            _log.warning("a deletion is not on the disk: %s", error)
+
     def _restore_ballast(self) -> None:
         if self._pool is not None and self._ballast_given:
-            self._pool.restore_ballast()
-            self._ballast_given = False
+            try:
+                self._ballast_given = not self._pool.restore_ballast()
+            except OSError as error:
+                _log.warning("the pool has no ballast: %s", error)
 
     # --- threads
 
@@ -432,10 +484,7 @@ class BaseSnapshotter(ABC):
     async def _stoppable(self, job: Callable[[Record, Event], T], record: Record) -> T:
         """Run `job` beside the records; when the call is cancelled the event is set, and the job raises Stopped."""
         stop = Event()
-        try:
-            return await _settled(asyncio.wrap_future(self._workers.submit(job, record, stop)), stop)
-        except Stopped:
-            raise asyncio.CancelledError from None
+        return await _settled(asyncio.wrap_future(self._workers.submit(job, record, stop)), stop)
 
 
 async def _settled(future: asyncio.Future[T], stop: Event | None = None) -> T:
@@ -454,6 +503,10 @@ async def _settled(future: asyncio.Future[T], stop: Event | None = None) -> T:
     return future.result()
 
 
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 @contextmanager
 def _answers() -> Iterator[None]:
     """Turn what the system refuses into the errors of the port."""
@@ -463,6 +516,9 @@ def _answers() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceExhausted(f"no room left: remove snapshots or enlarge the pool ({error})") from error
         raise SnapshotError(f"the system refused: {error}") from error
+    except PoolError as error:
+        kind = FailedPrecondition if isinstance(error, PoolBusy) else SnapshotError
+        raise kind(str(error)) from error
 
 
 def _check_labels(labels: Labels) -> None:
@@ -478,7 +534,7 @@ def _parsed(filters: Sequence[str]) -> list[Filter]:
 
 
 def relabelled(labels: Labels, given: Labels, paths: Sequence[str]) -> Labels:
-    """`labels` with what `paths` name taken from `given`, left to right; all of `given` without a path (SNAP-UPDATE).
+    """`labels` with what `paths` name taken from `given`, left to right; all of `given` without a path (SNAP-UPDATE-5).
 
     Raises InvalidArgument for any other path than `labels` and `labels.KEY`.
     """

@@ -7,6 +7,7 @@ after a crash it is whole or it is not there.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 from contextlib import suppress
@@ -14,6 +15,7 @@ from contextlib import suppress
 from snapspec.impl.errors import FailedPrecondition
 
 _PRIVATE = 0o700
+_ID = re.compile("[1-9][0-9]*")
 
 
 class Layout:
@@ -54,12 +56,16 @@ class Layout:
 
     def numbers(self) -> set[int]:
         """The ids that have a directory."""
-        return {int(name) for name in os.listdir(self._snapshots) if name.isdecimal()}
+        return {int(name) for name in os.listdir(self._snapshots) if _ID.fullmatch(name)}
 
     def start(self) -> str:
         """A new directory below `new`, to be filled and put into place."""
         path = tempfile.mkdtemp(prefix="", dir=self._new)
-        os.chmod(path, _PRIVATE)
+        try:
+            os.chmod(path, _PRIVATE)
+        except BaseException:
+            os.rmdir(path)
+            raise
         return path
 
     def started(self) -> set[str]:
@@ -67,25 +73,17 @@ class Layout:
         return {f"{self._new}/{name}" for name in os.listdir(self._new)}
 
     def put(self, path: str, number: int) -> str:
-        """Make `path` the directory of the id `number`; the place where it now is.
-
-        A directory that is there already comes from a life in which the id was not kept: it is never trusted, it goes.
-        """
+        """Make `path` the directory of the id `number`, which has none; the place where it now is."""
         place = self.directory(number)
-        if os.path.lexists(place):
-            self.scrap(place)
         os.rename(path, place)
         return place
 
     def scrap(self, path: str) -> str:
-        """Move `path` away to be deleted; the place where it now is, "" when it was not there."""
+        """Move `path` away to be deleted; the place where it now is."""
         place = f"{self._trash}/{os.path.basename(path)}"
         if os.path.lexists(place):
             place = f"{place}-{time.time_ns()}"
-        try:
-            os.rename(path, place)
-        except FileNotFoundError:
-            return ""
+        os.rename(path, place)
         return place
 
     def scrapped(self) -> list[str]:
@@ -95,7 +93,7 @@ class Layout:
     def left(self) -> set[int]:
         """The ids of which something is left, in place or in the trash."""
         names = (os.path.basename(path).partition("-")[0] for path in self.scrapped())
-        return self.numbers() | {int(name) for name in names if name.isdecimal()}
+        return self.numbers() | {int(name) for name in names if _ID.fullmatch(name)}
 
 
 def make_directory(path: str, mode: int) -> None:

@@ -11,8 +11,9 @@ import mmap
 import os
 import re
 import stat
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -83,17 +84,23 @@ def _encoded(path: str) -> bytes:
 
 
 def _canonical(directory: str) -> str:
-    """The path of `directory` as the mount table has it. Raises OSError when it is no directory or a symlink."""
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
+    """The path of `directory` as the mount table has it. Raises OSError when it is no directory, or a symlink to one.
+
+    No fd is opened: one that an interrupt loses would keep a mount busy.
+    """
+    path = directory.rstrip("/") or "/"
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory itself; give the directory", directory)
+    return os.path.realpath(path)
 
 
 def mount_table(directory: str) -> list[Mounted]:
     """The mounts at and below `directory` in this thread's mount namespace, each after those that it stands on."""
-    here = _encoded(_canonical(directory))
+    return _table(_canonical(directory))
+
+
+def _table(place: str) -> list[Mounted]:
+    here = _encoded(place)
     below = here.rstrip(b"/") + b"/"
     with open("/proc/thread-self/mountinfo", "rb") as table:
         text = table.read()
@@ -166,30 +173,19 @@ def _request(mount: Mount) -> _Request:
 
 def _free(target: str) -> str:
     """The canonical path of `target`, which must be a directory without mounts."""
-    taken = mountpoints_below(target)
+    place = _canonical(target)
+    taken = _table(place)
     if taken:
-        raise MountError(f"{taken[-1]!r} is mounted already; unmount it first or take another target than {target!r}")
-    return _canonical(target)
+        raise MountError(f"{taken[-1].point!r} is mounted already; unmount it first or take another target than {target!r}")
+    return place
 
 
 def _inside(target: str, path: str) -> str:
-    """The directory `path` of what is now mounted at `target`."""
-    if not path.strip("/"):
-        return target
-    root = os.open(target, os.O_PATH | os.O_DIRECTORY)
-    try:
-        flags, within = os.O_PATH | os.O_DIRECTORY, syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_MAGICLINKS
-        fd = syscalls.openat2(root, path.lstrip("/"), flags, within)
-        try:
-            return os.readlink(f"/proc/self/fd/{fd}")
-        finally:
-            os.close(fd)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            raise MountError(f"target {path!r} leaves the directory {target!r}; give a path inside it") from None
-        raise
-    finally:
-        os.close(root)
+    """The directory `path` of what is now mounted at `target`; a leading slash stands for `target`."""
+    place = os.path.realpath(os.path.join(target, path.lstrip("/")))
+    if place != target and not place.startswith(target.rstrip("/") + "/"):
+        raise MountError(f"target {path!r} leaves the directory {target!r}; give a path inside it")
+    return place
 
 
 # --- mounting ---
@@ -222,7 +218,7 @@ def mounted(mounts: Sequence[Mount], target: str) -> Iterator[str]:
 
 def _mount_all(requests: list[_Request], place: str) -> None:
     for request in requests:
-        _mount_one(request, _inside(place, request.mount.target))
+        _mount_one(request, _inside(place, request.mount.target) if request.mount.target else place)
 
 
 def _mount_one(request: _Request, place: str) -> None:
@@ -292,6 +288,32 @@ def open_loop(number: int, access: int) -> int:
     return fd
 
 
+def undisturbed(work: Callable[[], None]) -> None:
+    """Does `work` in a thread, which no interrupt reaches: one that comes is raised when the work is done."""
+    begun, ended = threading.Lock(), threading.Event()
+
+    def run() -> None:
+        if begun.acquire(blocking=False):
+            try:
+                work()
+            finally:
+                ended.set()
+
+    thread = ThreadPoolExecutor(1)
+    try:
+        thread.submit(run).result()
+    except BaseException:
+        # The executor loses a thread when it is interrupted while it starts one: it cannot tell whether the work was begun.
+        if begun.acquire(blocking=False):
+            with ThreadPoolExecutor(1) as other:
+                other.submit(work).exception()
+        else:
+            ended.wait()
+        raise
+    finally:
+        thread.shutdown()
+
+
 # --- overlay ---
 
 
@@ -317,10 +339,8 @@ def _overlay(request: _Request, place: str) -> None:
     if len(os.fsencode(data)) < mmap.PAGESIZE:
         syscalls.mount(request.mount.source, place, "overlay", request.flags, data)
         return
-    # The working directory is the process's own, so a thread with one of its own does it. No interrupt reaches
-    # a thread, so no mount that is attached nowhere can be lost between two calls.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(_overlay_from_base, request, layers, place).result()
+    # The working directory belongs to the whole process: a thread takes one of its own.
+    undisturbed(lambda: _overlay_from_base(request, layers, place))
 
 
 def _overlay_from_base(request: _Request, layers: list[str], place: str) -> None:
@@ -434,14 +454,15 @@ def unmount(target: str, patience: float = PATIENCE) -> None:
 
 
 def _unmount_all(target: str, patience: float) -> None:
+    if not os.path.lexists(target):
+        return
     deadline = time.monotonic() + patience
-    with suppress(FileNotFoundError):
-        for point in reversed(mountpoints_below(target)):
-            unmount_top(point, deadline - time.monotonic())
+    for point in reversed(mountpoints_below(target)):
+        unmount_top(point, deadline - time.monotonic())
 
 
 def unmount_top(point: str, patience: float = PATIENCE) -> None:
-    """Unmounts what is topmost at `point`, nothing else. Raises OSError: EBUSY after `patience` seconds, EINVAL without a mount."""
+    """Unmounts what is topmost at `point`, nothing else. Raises OSError: EBUSY after `patience` seconds, EINVAL with no mount."""
     deadline = time.monotonic() + patience
     pause = 0.001
     while True:
@@ -483,9 +504,9 @@ def remove_tree(directory: str) -> None:
     no directory. What is mounted meanwhile is not entered: that raises OSError (EXDEV).
     """
     place = _canonical(directory)
-    taken = mountpoints_below(place)
+    taken = _table(place)
     if taken:
-        raise MountError(f"{taken[-1]!r} is still mounted; unmount it, then delete {directory!r}")
+        raise MountError(f"{taken[-1].point!r} is still mounted; unmount it, then delete {directory!r}")
     above, name = os.path.split(place)
     parent = os.open(above, os.O_PATH | os.O_DIRECTORY)
     try:

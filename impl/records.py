@@ -82,17 +82,20 @@ class Record:
 
 
 class Records:
-    """The open store. `Records(path)` opens or makes it.
+    """The store in the file `path`, to be opened first.
 
-    Raises FailedPrecondition when it is open elsewhere, or of a newer version of this program; ResourceExhausted when the
-    file system is full; SnapshotError for any other failure. Every method may raise ResourceExhausted and SnapshotError,
-    and FailedPrecondition once the store is closed.
+    Every method may raise ResourceExhausted when the file system is full, FailedPrecondition when the store is not open, and
+    SnapshotError for any other failure; after each of them the store goes on.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        with _translated(path):
-            self._db: sqlite3.Connection | None = sqlite3.connect(path, timeout=0, isolation_level=None)
+        self._db: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Open the store, or make it. Raises FailedPrecondition when it is open elsewhere or of a newer version."""
+        with _translated(self._path):
+            self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
         try:
             self._set_up()
         except BaseException:
@@ -124,7 +127,7 @@ class Records:
     @contextmanager
     def write(self) -> Iterator[None]:
         """One transaction: durable when the block ends, undone when anything at all is raised in it."""
-        db = self._open()
+        db = self._opened()
         with _translated(self._path):
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -192,9 +195,7 @@ class Records:
 
     def keep_usage(self, number: int, usage: Usage) -> None:
         """Keep what the committed id `number` was measured to take; the first measurement stays for ever."""
-        self._change(
-            "UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND size IS NULL", usage.size, usage.inodes, number
-        )
+        self._change("UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND size IS NULL", usage.size, usage.inodes, number)
 
     def remove(self, number: int) -> None:
         """Take the record of the id `number` away; its directory is trash from now on."""
@@ -210,17 +211,17 @@ class Records:
         for number in numbers:
             self._change("DELETE FROM trash WHERE id = ?", number)
 
-    def _open(self) -> sqlite3.Connection:
+    def _opened(self) -> sqlite3.Connection:
         if self._db is None:
             raise FailedPrecondition(_CLOSED)
         return self._db
 
     def _all(self, sql: str, *values: Value) -> list[Row]:
         with _translated(self._path):
-            return self._open().execute(sql, values).fetchall()
+            return self._opened().execute(sql, values).fetchall()
 
     def _change(self, sql: str, *values: Value) -> None:
-        assert self._open().in_transaction, "records change inside write() alone"
+        assert self._opened().in_transaction, "records change inside write() alone"
         self._all(sql, *values)
 
 

@@ -47,6 +47,8 @@ def _below(top: int, device: int, stop: Event) -> Iterator[os.stat_result]:
     """The status of everything below the directory `top` on `device`; a file of several links comes once for each."""
     waiting = [""]
     while waiting:
+        if stop.is_set():
+            raise Stopped
         path = waiting.pop()
         for name, info in _entries(top, path, stop):
             if info.st_dev != device:

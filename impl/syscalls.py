@@ -12,6 +12,7 @@ import fcntl
 import mmap
 import os
 import struct
+import time
 from dataclasses import dataclass
 
 MS_RDONLY = 0x1
@@ -38,9 +39,7 @@ MOUNT_ATTR_STRICTATIME = 0x20
 MOUNT_ATTR_NODIRATIME = 0x80
 
 RESOLVE_NO_XDEV = 0x1
-RESOLVE_NO_MAGICLINKS = 0x2
 RESOLVE_NO_SYMLINKS = 0x4
-RESOLVE_BENEATH = 0x8
 
 LO_FLAGS_READ_ONLY = 0x1
 LO_FLAGS_AUTOCLEAR = 0x4
@@ -92,7 +91,7 @@ def _syscall(number: int, call: str, path: str | None, *arguments: int | bytes |
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
-    """mount(2) of `source` on `target` as file system `kind`. `data` that fills a page is refused: the kernel would cut it off."""
+    """mount(2) of `source` on `target` as file system `kind`. `data` longer than a page is refused: the kernel cuts it off."""
     options = os.fsencode(data) if data else None
     if options and len(options) >= mmap.PAGESIZE:
         raise OSError(errno.E2BIG, f"mount {kind} {source}: options longer than a page", target)
@@ -224,6 +223,9 @@ def enter_user_namespace() -> None:
 
     The process must have one thread. Tried in a child first: where this raises OSError, the process is as it was.
     """
+    deadline = time.monotonic() + 0.1  # a thread that was joined is not gone at once
+    while len(os.listdir("/proc/self/task")) != 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
     if len(os.listdir("/proc/self/task")) != 1:
         raise OSError(errno.EINVAL, "a user namespace is entered by a process with one thread; call this before threads start")
     refusal = _try_in_child()

@@ -5,7 +5,10 @@ selector = path [operator value]               without an operator: the field is
 path     = field *("." field)
 operator = "==" / "!=" / "~="
 field    = identifier / quoted
-value    = quoted / any run of characters other than white space and ","
+value    = quoted / a run of printable characters other than white space and ",", the first none of . = ! ~ " / |
+quoted   = characters in double quotes, a new line, a quote and a backslash only as an escape, \\n \\" \\\\
+
+White space may stand before a field, an operator and a value, nowhere else.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ import icontract
 from snapspec.model.values import Info
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_]+")
-_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"')
-_OPERATOR = re.compile(r"==|!=|~=")
-_VALUE = re.compile(r"[^\s,]+")
-_ESCAPE = re.compile(r"\\(.)")
+_ESCAPE = re.compile(r'\\(?:[abfnrtv\\"]|x[0-7][0-9a-fA-F]|u[0-9a-fA-F]{4}|U00(?:0[0-9a-fA-F]|10)[0-9a-fA-F]{4})')
+_QUOTED = re.compile(rf'"(?:[^"\\\n\0]|{_ESCAPE.pattern})*"')
+_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"'}
+_OPERATOR = re.compile(r"==(?![=!~])|!=(?![=!~])|~=(?![=!~])")
+_VALUE = re.compile(r"[^\s,.=!~\"/|][^\s,]*")
 _BARE_VALUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 
 
@@ -34,6 +38,9 @@ class Selector:
     value: str = ""
 
 
+#: The fields that every record has.
+ALWAYS = (("name",), ("parent",), ("kind",))
+
 #: A conjunction of selectors; the empty one matches everything.
 Filter = tuple[Selector, ...]
 
@@ -45,10 +52,10 @@ class _Text:
         self.text = text
         self.at = 0
 
-    def take(self, pattern: re.Pattern[str]) -> str | None:
-        """The text that `pattern` matches here, after white space; None leaves the cursor where it was."""
+    def take(self, pattern: re.Pattern[str], *, spaced: bool = True) -> str | None:
+        """The text that `pattern` matches here, or after white space when it may be `spaced`; None leaves the cursor."""
         start = self.at
-        while start < len(self.text) and self.text[start].isspace():
+        while spaced and start < len(self.text) and self.text[start].isspace():
             start += 1
         found = pattern.match(self.text, start)
         if found is None:
@@ -58,7 +65,7 @@ class _Text:
 
     @property
     def ended(self) -> bool:
-        return not self.text[self.at :].strip()
+        return self.at == len(self.text)
 
 
 _DOT = re.compile(r"\.")
@@ -72,7 +79,7 @@ def parse(text: str) -> Filter:
         return ()
     selectors = [_selector(cursor)]
     while not cursor.ended:
-        if cursor.take(_COMMA) is None:
+        if cursor.take(_COMMA, spaced=False) is None:
             raise _refused(cursor, "expected a comma")
         selectors.append(_selector(cursor))
     return tuple(selectors)
@@ -80,7 +87,7 @@ def parse(text: str) -> Filter:
 
 def _selector(cursor: _Text) -> Selector:
     path = [_field(cursor)]
-    while cursor.take(_DOT) is not None:
+    while cursor.take(_DOT, spaced=False) is not None:
         path.append(_field(cursor))
     operator = cursor.take(_OPERATOR)
     if operator is None:
@@ -103,13 +110,18 @@ def _value(cursor: _Text) -> str:
     if quoted is not None:
         return _unquote(quoted)
     bare = cursor.take(_VALUE)
-    if bare is None or bare.startswith('"'):
+    if bare is None or not bare.isprintable():
         raise _refused(cursor, "expected a value")
     return bare
 
 
 def _unquote(text: str) -> str:
-    return _ESCAPE.sub(r"\1", text[1:-1])
+    return _ESCAPE.sub(_unescape, text[1:-1])
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    letter, digits = escape.group()[1], escape.group()[2:]
+    return chr(int(digits, 16)) if digits else _LETTERS[letter]
 
 
 def _refused(cursor: _Text, what: str) -> ValueError:
@@ -130,7 +142,14 @@ def _write_selector(selector: Selector) -> str:
 
 
 def _quote(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in ("\\", '"'):
+        return "\\" + letter
+    # U+FFFD is what Go reads where bytes are no UTF-8, and its parser cannot tell one from the other.
+    return letter if letter.isprintable() and letter != "\ufffd" else f"\\U{ord(letter):08x}"
 
 
 def matches(selectors: Filter, info: Info) -> bool:
@@ -169,15 +188,16 @@ def _lookup(path: tuple[str, ...], info: Info) -> str | None:
             return None
 
 
-@icontract.ensure(lambda pattern, result: not result or _compiles(pattern), "SNAP-WALK-4")
+@icontract.ensure(lambda pattern, result: not result or compiles(pattern), "SNAP-WALK-4")
 def _found(pattern: str, value: str) -> bool:
     """Unanchored search; a pattern that does not compile finds nothing and is no error (SNAP-WALK-4)."""
-    return _compiles(pattern) and re.search(pattern, value) is not None
+    return compiles(pattern) and re.search(pattern, value) is not None
 
 
-def _compiles(pattern: str) -> bool:
+def compiles(pattern: str) -> bool:
+    """Whether the text is a regular expression."""
     try:
         re.compile(pattern)
-    except re.error:
+    except (re.error, OverflowError, RecursionError):  # the latter two: a repetition or a nesting beyond what Python takes
         return False
     return True

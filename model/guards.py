@@ -56,6 +56,7 @@ class Reason(Enum):
     BAD_PATH = 15
 
 
+@icontract.require(lambda door, too_long: door is Door.METADATA or not too_long, "DOOR-LABEL-1")
 @icontract.ensure(
     lambda result, too_long, empty, taken, parent: (
         (result is Reason.NONE) == (not (too_long or empty or taken) and parent in (Named.NOTHING, Named.COMMITTED))
@@ -86,10 +87,9 @@ def prepare_guard(door: Door, too_long: bool, empty: bool, taken: bool, parent: 
 
 
 @icontract.require(lambda key: key is not Named.NOTHING)
+@icontract.require(lambda door, too_long: door is Door.METADATA or not too_long, "DOOR-LABEL-1")
 @icontract.ensure(
-    lambda result, door, key, too_long: (
-        not (door is Door.DIRECT and key is Named.ABSENT and not too_long) or result is Reason.KEY_ABSENT
-    ),
+    lambda result, door, key: not (door is Door.DIRECT and key is Named.ABSENT) or result is Reason.KEY_ABSENT,
     "SNAP-COMMIT-5",
 )
 @icontract.ensure(

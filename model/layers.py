@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import icontract
@@ -23,6 +23,9 @@ from snapspec.model.nodes import (
     parent_of,
     well_formed,
 )
+
+# Paths told of in full: a tree that is wrong at more of them is wrong as a whole.
+_TOLD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,11 @@ def layer_well_formed(layer: Layer) -> bool:
     )
 
 
-@icontract.require(lambda lower: well_formed(lower), "SNAP-CONTENT: the tree below is well formed", enabled=icontract.SLOW)
-@icontract.require(lambda layer: layer_well_formed(layer), "SNAP-CONTENT: the layer is well formed", enabled=icontract.SLOW)
-@icontract.ensure(lambda result: well_formed(result), "SNAP-CONTENT: what shows is well formed", enabled=icontract.SLOW)
-@icontract.ensure(lambda layer, result: layer.nodes.items() <= result.nodes.items(), "SNAP-CONTENT: a layer's own nodes show")
+@icontract.require(lambda lower: well_formed(lower), "SNAP-CONTENT-1: the tree below is well formed", enabled=icontract.SLOW)
+@icontract.require(lambda layer: layer_well_formed(layer), "SNAP-CONTENT-1: the layer is well formed", enabled=icontract.SLOW)
+@icontract.ensure(lambda result: well_formed(result), "SNAP-CONTENT-1: what shows is well formed", enabled=icontract.SLOW)
 def overlay(lower: Tree, layer: Layer) -> Tree:
-    """What `layer` on top of `lower` shows (SNAP-CONTENT).
+    """What `layer` on top of `lower` shows (SNAP-CONTENT-1).
 
     A directory of both is merged, with the layer's own attributes, unless it is opaque. Names of one inode of `lower` that
     still show stay one inode; a name that the layer holds itself is no longer one of them.
@@ -68,26 +70,16 @@ def _shown(lower: Map[Path, Node], layer: Layer) -> Iterator[Path]:
     for path in sorted(lower):
         if path == "" or parent_of(path) not in open_directories or path in layer.whiteouts:
             continue
-        own = layer.nodes.get(path)
-        if own is None:
+        if path not in layer.nodes:
             yield path
-        both_directories = all((node or lower[path]).type is FileType.DIRECTORY for node in (own, lower[path]))
-        if both_directories and path not in layer.opaque:
+        merged = _is_directory(lower[path]) and _is_directory(layer.nodes.get(path, lower[path]))
+        if merged and path not in layer.opaque:
             open_directories.add(path)
 
 
 def _with_names(node: Node, shown: set[Path]) -> Node:
     left = tuple(name for name in node.links if name in shown)
-    return node if left == node.links else _named(node, left if len(left) > 1 else ())
-
-
-def _named(node: Node, links: tuple[Path, ...]) -> Node:
-    return Node(*_inode(node), links)
-
-
-def _inode(node: Node) -> tuple[FileType, int, int, int, tuple[tuple[str, bytes], ...], Data, str, tuple[int, int]]:
-    """All of an inode but its names."""
-    return (node.type, node.mode, node.uid, node.gid, node.xattrs, node.data, node.target, node.rdev)
+    return node if left == node.links else replace(node, links=left if len(left) > 1 else ())
 
 
 def stack(layers: Sequence[Layer]) -> Tree:
@@ -95,12 +87,12 @@ def stack(layers: Sequence[Layer]) -> Tree:
     return reduce(overlay, layers, EMPTY)
 
 
-@icontract.require(lambda lower: well_formed(lower), "SNAP-CONTENT: the tree below is well formed", enabled=icontract.SLOW)
-@icontract.require(lambda upper: well_formed(upper), "SNAP-CONTENT: the tree to show is well formed", enabled=icontract.SLOW)
-@icontract.ensure(lambda result: layer_well_formed(result), "SNAP-CONTENT: the layer is well formed", enabled=icontract.SLOW)
+@icontract.require(lambda lower: well_formed(lower), "SNAP-CONTENT-1: the tree below is well formed", enabled=icontract.SLOW)
+@icontract.require(lambda upper: well_formed(upper), "SNAP-CONTENT-1: the tree to show is well formed", enabled=icontract.SLOW)
+@icontract.ensure(lambda result: layer_well_formed(result), "SNAP-CONTENT-1: the layer is well formed", enabled=icontract.SLOW)
 @icontract.ensure(
     lambda lower, upper, result: overlay(lower, result) == upper,
-    "SNAP-CONTENT: the layer on the tree below shows the tree",
+    "SNAP-CONTENT-1: the layer on the tree below shows the tree",
     enabled=icontract.SLOW,
 )
 def diff(lower: Tree, upper: Tree) -> Layer:
@@ -109,7 +101,7 @@ def diff(lower: Tree, upper: Tree) -> Layer:
     It holds what differs and the directories above, hides what is gone by whiteouts, and makes no directory opaque: whiteouts
     say the same. A hard-link group stays below only as a whole: when it is unchanged or has only lost names. It goes into the
     layer with all its names when anything else about it changed. Of several groups that one group below fell apart into, the
-    first stays below.
+    largest stays below, as when the others were copied up.
     """
     stays = _staying(lower.nodes, upper.nodes)
     own = {path for path in upper.nodes if path not in stays}
@@ -127,7 +119,7 @@ def _staying(lower: Map[Path, Node], upper: Map[Path, Node]) -> set[Path]:
     """The paths of `upper` that `lower` shows as they are."""
     stays: set[Path] = set()
     taken: dict[tuple[Path, ...], tuple[Path, ...]] = {}
-    for path in sorted(upper):
+    for path in sorted(upper, key=lambda path: (-len(upper[path].links), path)):
         node, low = upper[path], lower.get(path)
         if low is None or _inode(low) != _inode(node):
             continue
@@ -137,11 +129,17 @@ def _staying(lower: Map[Path, Node], upper: Map[Path, Node]) -> set[Path]:
     return stays
 
 
-def differences(expected: Tree, came: Tree, limit: int = 8) -> tuple[str, ...]:
-    """How `came` differs from `expected`, a line for each path, the first `limit` of them and then how many more; () if equal."""
-    paths = sorted(path for path in expected.nodes.keys() | came.nodes.keys() if expected.nodes.get(path) != came.nodes.get(path))
-    lines = [f"{_shown_path(path)}: {_difference(expected.nodes, came.nodes, path)}" for path in paths[:limit]]
-    return (*lines, f"and {len(paths) - limit} more") if len(paths) > limit else tuple(lines)
+def _inode(node: Node) -> tuple[FileType, int, int, int, tuple[tuple[str, bytes], ...], Data, str, tuple[int, int]]:
+    """All of an inode but its names."""
+    return (node.type, node.mode, node.uid, node.gid, node.xattrs, node.data, node.target, node.rdev)
+
+
+def differences(expected: Tree, came: Tree) -> tuple[str, ...]:
+    """How `came` differs from `expected`: a line for each path, the first eight of them, then how many more; () when equal."""
+    one, other = expected.nodes, came.nodes
+    paths = sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
+    lines = tuple(f"{_shown_path(path)}: {_difference(one, other, path)}" for path in paths[:_TOLD])
+    return lines if len(paths) <= _TOLD else (*lines, f"and {len(paths) - _TOLD} more")
 
 
 def _shown_path(path: Path) -> str:

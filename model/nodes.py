@@ -84,7 +84,7 @@ class Tree:
     nodes: Map[Path, Node]
 
 
-#: The tree of an empty snapshot without a parent (SNAP-CONTENT).
+#: The tree of an empty snapshot without a parent (SNAP-CONTENT-6).
 EMPTY = Tree(Map({"": Node(FileType.DIRECTORY, 0o755)}))
 
 
@@ -112,14 +112,16 @@ def bytes_of(text: str) -> bytes:
 
 def is_text(text: str) -> bool:
     """Whether `text` stands for bytes that Linux can hold: no NUL, and the one spelling of those bytes."""
+    if text.isascii():
+        return "\0" not in text
     if "\0" in text or any("\ud800" <= letter < "\udc80" or "\udcff" < letter <= "\udfff" for letter in text):
         return False
-    return text.isascii() or bytes_of(text).decode("utf-8", "surrogateescape") == text
+    return bytes_of(text).decode("utf-8", "surrogateescape") == text
 
 
 def is_path(path: Path) -> bool:
     """Whether `path` is one: "" or names joined by "/", none of them empty, "." or "..". Names may be too long."""
-    return path == "" or (is_text(path) and not any(part in ("", ".", "..") for part in path.split("/")))
+    return path == "" or (is_text(path) and {"", ".", ".."}.isdisjoint(path.split("/")))
 
 
 def is_long(name: str) -> bool:
@@ -134,10 +136,9 @@ def written(data: Data, offset: int, new: bytes) -> Data:
     blocks = dict(data.blocks)
     end = offset + len(new)
     for index in range(offset // BLOCK, (end - 1) // BLOCK + 1):
-        start = index * BLOCK
-        block = blocks.get(index, b"").ljust(BLOCK, b"\0")
+        start, old = index * BLOCK, blocks.get(index, b"")
         left, right = max(offset - start, 0), min(end - start, BLOCK)
-        blocks[index] = block[:left] + new[start + left - offset : start + right - offset] + block[right:]
+        blocks[index] = old[:left].ljust(left, b"\0") + new[start + left - offset : start + right - offset] + old[right:]
     return Data(max(data.size, end), canonical(blocks))
 
 

@@ -113,11 +113,15 @@ Reply = Refused | Done | Gives | Tells | Lists | Measures | Changed | Shows
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One allowed end of a call: the clause that allows it, the reply, and the state afterwards."""
+    """One allowed end of a call: the clause that allows it, the reply, and the state afterwards.
+
+    `shows` are further clauses that this call puts to the test: what it does shows in this answer and in later ones.
+    """
 
     clause: str
     reply: Reply
     state: State
+    shows: tuple[str, ...] = ()
 
 
 # --- the one against the other ------------------------------------------------------------------------------------------
@@ -148,19 +152,20 @@ def judge(outcome: Outcome, response: Returned | Failed) -> Judgement:
     reply = outcome.reply
     if isinstance(response, Failed):
         if isinstance(reply, Refused) and response.error in reply.errors:
-            return Accepted((outcome.clause,))
+            return Accepted((outcome.clause, *outcome.shows))
         return Mismatch(outcome.clause, describe(reply), f"{response.error.value}: {response.message}".rstrip(": "))
-    verdict = _judge_value(outcome.state, reply, response.value)
+    verdict = _judge_value(outcome, response.value)
     if verdict is None:
         return Mismatch(outcome.clause, describe(reply), describe_value(response.value))
     if isinstance(verdict, Accepted):
-        return Accepted((outcome.clause, *verdict.clauses), verdict.learned)
+        return Accepted((outcome.clause, *outcome.shows, *verdict.clauses), verdict.learned)
     return verdict
 
 
-def _judge_value(state: State, reply: Reply, value: Value) -> Judgement | None:
+def _judge_value(outcome: Outcome, value: Value) -> Judgement | None:
     """None: the value is not even of the expected form."""
-    match reply, value:
+    state = outcome.state
+    match outcome.reply, value:
         case Done(), None:
             return Accepted(())
         case Gives(key), tuple() if all(isinstance(m, Mount) for m in value):
@@ -168,10 +173,10 @@ def _judge_value(state: State, reply: Reply, value: Value) -> Judgement | None:
         case Tells(name), Info():
             return _judge_info(name, state.snapshots[name], value)
         case Lists(names), tuple() if all(isinstance(i, Info) for i in value):
-            return _judge_list(state, names, value)  # type: ignore[arg-type]  # as above
+            return _judge_list(outcome.clause, state, names, value)  # type: ignore[arg-type]  # as above
         case Measures(key), Reading():
             return _judge_usage(state, key, value)
-        case Changed(results), tuple():
+        case Changed(results), tuple() if len(value) == len(results):
             return _judge_changes(results, value)  # type: ignore[arg-type]  # as above
         case Shows(key), Tree():
             return _judge_tree(state, key, value)
@@ -188,10 +193,12 @@ def _judge_info(name: str, snapshot: Snapshot, info: Info) -> Judgement:
         return wrong
     created = Span(info.created, info.created)
     updated = None if snapshot.updated is None else Span(info.updated, info.updated)
-    clauses = ("SNAP-STAT-3", "SNAP-KIND-1", "SNAP-PARENT-3", "SNAP-LABEL-1", "SNAP-TIME-1", "SNAP-TIME-2", "SNAP-TIME-3")
+    clauses = ["SNAP-STAT-3", "SNAP-KIND-1", "SNAP-PARENT-3", "SNAP-LABEL-1", "SNAP-TIME-1", "SNAP-TIME-2", "SNAP-TIME-3"]
+    if info.labels != snapshot.labels:
+        clauses.append("SNAP-LABEL-3")
     if snapshot.created == created and snapshot.updated == updated:
         return Accepted((*clauses, "SNAP-TIME-4"))
-    return Accepted(clauses, ((name, replace(snapshot, created=created, updated=updated)),))
+    return Accepted(tuple(clauses), ((name, replace(snapshot, created=created, updated=updated)),))
 
 
 def _wrong_record(name: str, snapshot: Snapshot, info: Info) -> Mismatch | None:
@@ -235,17 +242,17 @@ def _wrong_time(field: str, span: Span, came: int) -> Mismatch:
     return Mismatch("SNAP-TIME-1", f"{field} within the call: {span.earliest} to {span.latest}", f"{field} {came}")
 
 
-def _judge_list(state: State, names: tuple[str, ...], infos: tuple[Info, ...]) -> Judgement:
+def _judge_list(clause: str, state: State, names: tuple[str, ...], infos: tuple[Info, ...]) -> Judgement:
     came = sorted(i.name for i in infos)
     if came != sorted(names):
-        return Mismatch("SNAP-WALK-1", f"records {sorted(names)}", f"records {came}")
+        return Mismatch(clause, f"records {sorted(names)}", f"records {came}")
     learned: list[tuple[str, Snapshot]] = []
     for info in infos:
         verdict = _judge_info(info.name, state.snapshots[info.name], info)
         if isinstance(verdict, Mismatch):
             return verdict
         learned.extend(verdict.learned)
-    return Accepted(("SNAP-WALK-1", "SNAP-WALK-6"), tuple(learned))
+    return Accepted(("SNAP-WALK-6",), tuple(learned))
 
 
 # --- mounts
@@ -398,9 +405,10 @@ def _judge_tree(state: State, key: str, came: Tree) -> Judgement:
     expected = state.snapshots[key].tree
     if expected != came:
         return Mismatch("SNAP-CONTENT-1", "the tree of the model", "; ".join(differences(expected, came)))
+    depth = len(ancestors(state, key))
+    root = "SNAP-CONTENT-5" if depth else "SNAP-CONTENT-6"
     # Only a chain of two lower directories has an order to be seen.
-    deep = len(ancestors(state, key)) > 1
-    return Accepted(("SNAP-CONTENT-1", "SNAP-MOUNTS-7") if deep else ("SNAP-CONTENT-1",))
+    return Accepted(("SNAP-CONTENT-1", root, "SNAP-MOUNTS-7") if depth > 1 else ("SNAP-CONTENT-1", root))
 
 
 # --- in words
@@ -423,8 +431,7 @@ def describe(reply: Reply) -> str:
             return f"the usage of {key!r}"
         case Changed():
             return "the changes made"
-        case Shows(key):
-            return f"the tree of {key!r}"
+    return f"the tree of {reply.key!r}"
 
 
 def describe_value(value: Value) -> str:

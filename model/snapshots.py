@@ -96,10 +96,31 @@ UPDATE: Refusals = {
 }
 
 
-def _refused(state: State, table: Refusals, reason: Reason) -> Outcomes:
-    """The one outcome of a refusal: the error, and nothing changed (SNAP-FAIL-1)."""
+#: What some refusals show besides their own clause.
+_SHOWN: dict[Reason, tuple[str, ...]] = {
+    Reason.KEY_TAKEN: ("SNAP-KEY-1",),
+    Reason.NAME_TAKEN: ("SNAP-KEY-1",),
+    Reason.KEY_EMPTY: ("SNAP-KEY-2",),
+    Reason.NAME_EMPTY: ("SNAP-KEY-2",),
+    Reason.HAS_CHILDREN: ("SNAP-PARENT-1",),
+}
+
+
+def _refused(state: State, table: Refusals, reason: Reason, *order: str) -> Outcomes:
+    """The one outcome of a refusal: the error, and nothing changed (SNAP-FAIL-1). `order`: clauses that say why it won."""
     clause, errors = table[reason]
-    return (Outcome(clause, Refused(errors), state),)
+    return (Outcome(clause, Refused(errors), state, (*_SHOWN.get(reason, ()), *order)),)
+
+
+def _wins(state: State, reasons: int, direct: str, metadata: str) -> tuple[str, ...]:
+    """The clause on the order of errors, when a call meets more than one."""
+    if reasons < 2:
+        return ()
+    return (direct,) if state.profile.door is Door.DIRECT else (metadata,)
+
+
+def _label_clauses(labels: Labels) -> tuple[str, ...]:
+    return ("SNAP-LABEL-2",) if any(value == "" for _, value in labels) else ()
 
 
 #: The longest label, key and value together, that the metadata layer takes (DOOR-LABEL-1).
@@ -107,7 +128,11 @@ LABEL_LIMIT = 4096
 
 
 def _too_long(state: State, labels: Labels) -> bool:
-    return state.profile.door is Door.METADATA and any(len(k.encode()) + len(v.encode()) > LABEL_LIMIT for k, v in labels)
+    return state.profile.door is Door.METADATA and any(_bytes(k) + _bytes(v) > LABEL_LIMIT for k, v in labels)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 # --- prepare and view
@@ -131,10 +156,10 @@ def prepare(state: State, op: ops.Prepare, at: Span = NOW) -> Outcomes:
     """SNAP-PREPARE: an active snapshot that begins with its parent's content."""
     reason = _prepare_reason(state, op)
     if reason is not Reason.NONE:
-        return _refused(state, PREPARE, reason)
+        return _refused(state, PREPARE, reason, *_prepare_order(state, op))
     tree = _begun(state, op.parent)
     snapshot = Snapshot(Kind.ACTIVE, op.parent, labels_of(dict(op.labels)), at, None, tree)
-    return (Outcome("SNAP-PREPARE-6", Gives(op.key), state.put(op.key, snapshot)),)
+    return (Outcome("SNAP-PREPARE-6", Gives(op.key), state.put(op.key, snapshot), _label_clauses(op.labels)),)
 
 
 @icontract.ensure(lambda state, result, op: all(op.key not in state.snapshots for _ in _succeeded(result)), "SNAP-KEY-1")
@@ -144,10 +169,16 @@ def view(state: State, op: ops.View, at: Span = NOW) -> Outcomes:
     """SNAP-VIEW: a read-only snapshot that shows its parent's content."""
     reason = _prepare_reason(state, op)
     if reason is not Reason.NONE:
-        return _refused(state, VIEW, reason)
+        return _refused(state, VIEW, reason, *_prepare_order(state, op))
     tree = state.snapshots[op.parent].tree if op.parent else EMPTY
     snapshot = Snapshot(Kind.VIEW, op.parent, labels_of(dict(op.labels)), at, None, tree)
-    return (Outcome("SNAP-VIEW-5", Gives(op.key), state.put(op.key, snapshot)),)
+    return (Outcome("SNAP-VIEW-5", Gives(op.key), state.put(op.key, snapshot), _label_clauses(op.labels)),)
+
+
+def _prepare_order(state: State, op: ops.Prepare | ops.View) -> tuple[str, ...]:
+    wrong_parent = given(state, op.parent) not in (Named.NOTHING, Named.COMMITTED)
+    reasons = [op.key in state.snapshots, op.key == "", wrong_parent, _too_long(state, op.labels)]
+    return _wins(state, sum(reasons), "SNAP-PREPARE-5", "DOOR-ORDER-1")
 
 
 def _prepare_reason(state: State, op: ops.Prepare | ops.View) -> Reason:
@@ -207,7 +238,6 @@ def _same_owner(one: Tree, other: Tree) -> bool:
         or op.key not in state.snapshots
         or state.snapshots[op.key].parent == ""
         or all(o.clause != "SNAP-COMMIT-6" for o in result)
-        or state.profile.rebase is Rebase.REFUSED
     ),
     "DOOR-ORDER-3",
 )
@@ -215,35 +245,55 @@ def commit(state: State, op: ops.Commit, at: Span = NOW) -> Outcomes:
     """SNAP-COMMIT: the key becomes the name, with the content it has now."""
     key, taken = named(state, op.key), op.name in state.snapshots
     reason = commit_guard(state.profile.door, _too_long(state, op.labels), key, taken, op.name == "")
+    if reason in (Reason.NONE, Reason.NOT_ACTIVE) and _layer_misses_parent(state, op):
+        reason = Reason.REBASE_ABSENT
     if reason is not Reason.NONE:
-        return _refused(state, COMMIT, reason)
+        reasons = [key is not Named.ACTIVE, taken, op.name == "", _too_long(state, op.labels)]
+        return _refused(state, COMMIT, reason, *_wins(state, sum(reasons), "SNAP-COMMIT-5", "DOOR-ORDER-2"))
     active = state.snapshots[op.key]
     reason, parent = _rebased(state, op, active)
+    asked = ("SNAP-COMMIT-7",) if op.parent and not active.parent else ()
     if reason is not Reason.NONE:
-        return _refused(state, COMMIT, reason)
+        return _refused(state, COMMIT, reason, *asked)
     tree = active.tree
     if parent != active.parent:
         tree = overlay(state.snapshots[parent].tree, diff(EMPTY, tree))
     labels = labels_of(dict(op.labels))
     committed = Snapshot(Kind.COMMITTED, parent, labels, at, None, tree, active.touched)
-    return (Outcome("SNAP-COMMIT-8", Done(), state.drop(op.key).put(op.name, committed)),)
+    shows = (
+        "SNAP-COMMIT-9",
+        "SNAP-COMMIT-10",
+        "SNAP-COMMIT-11",
+        *asked,
+        *_label_clauses(op.labels),
+        *_ignored(state, op, active),
+    )
+    return (Outcome("SNAP-COMMIT-8", Done(), state.drop(op.key).put(op.name, committed), shows),)
+
+
+def _ignored(state: State, op: ops.Commit, active: Snapshot) -> tuple[str, ...]:
+    """Whether a parent was asked for that the metadata layer does not look at."""
+    ignored = state.profile.door is Door.METADATA and active.parent and op.parent not in ("", active.parent)
+    return ("DOOR-ORDER-3",) if ignored else ()
+
+
+def _layer_misses_parent(state: State, op: ops.Commit) -> bool:
+    """Whether the metadata layer itself looks for the parent asked for, and finds none (DOOR-ORDER-2)."""
+    looks = state.profile.door is Door.METADATA and state.profile.rebase is not Rebase.IGNORED
+    return looks and state.snapshots[op.key].parent == "" and given(state, op.parent) is Named.ABSENT
 
 
 def _rebased(state: State, op: ops.Commit, active: Snapshot) -> tuple[Reason, str]:
-    """The refusal of a parent asked for at commit, and the parent that the snapshot gets (SNAP-COMMIT-6, 7)."""
+    """The refusal of a parent asked for at commit, and the parent that the snapshot gets (SNAP-COMMIT-6, SNAP-COMMIT-7)."""
+    if state.profile.door is Door.METADATA and active.parent:
+        return Reason.NONE, active.parent  # DOOR-ORDER-3
     # By the time the parent is looked up, the key no longer names anything.
     asked = Named.ABSENT if op.parent == op.key else given(state, op.parent)
     same = op.parent == active.parent
-    match state.profile.rebase:
-        case Rebase.IGNORED:
-            return Reason.NONE, active.parent
-        case Rebase.REFUSED:
-            conflict = asked is not Named.NOTHING and not same
-            return (Reason.PARENT_CONFLICT if conflict else Reason.NONE), active.parent
-        case Rebase.MERGED:
-            if state.profile.door is Door.METADATA and active.parent:
-                return Reason.NONE, active.parent  # DOOR-ORDER-3
-            return rebase_guard(active.parent != "", asked, same), op.parent or active.parent
+    if state.profile.rebase is Rebase.MERGED:
+        return rebase_guard(active.parent != "", asked, same), op.parent or active.parent
+    conflict = state.profile.rebase is Rebase.REFUSED and asked is not Named.NOTHING and not same
+    return (Reason.PARENT_CONFLICT if conflict else Reason.NONE), active.parent
 
 
 # --- remove
@@ -253,18 +303,18 @@ def _rebased(state: State, op: ops.Commit, active: Snapshot) -> tuple[Reason, st
     lambda state, result, op: all(o.state.snapshots == state.snapshots.without(op.key) for o in _succeeded(result)),
     "SNAP-REMOVE-4",
 )
-def remove(state: State, op: ops.Remove, at: Span = NOW) -> Outcomes:  # noqa: ARG001  # every operation has one form
+def remove(state: State, op: ops.Remove, at: Span = NOW) -> Outcomes:
     """SNAP-REMOVE: the key is free at once, and nothing else is touched."""
     reason = remove_guard(op.key in state.snapshots, len(children(state, op.key)))
     if reason is not Reason.NONE:
         return _refused(state, REMOVE, reason)
-    return (Outcome("SNAP-REMOVE-3", Done(), state.drop(op.key)),)
+    return (Outcome("SNAP-REMOVE-3", Done(), state.drop(op.key), ("SNAP-REMOVE-4",)),)
 
 
 # --- looking
 
 
-def mounts(state: State, op: ops.Mounts, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def mounts(state: State, op: ops.Mounts, at: Span = NOW) -> Outcomes:
     """SNAP-MOUNTS: the list that prepare or view gave."""
     reason = mounts_guard(named(state, op.key))
     if reason is not Reason.NONE:
@@ -272,21 +322,21 @@ def mounts(state: State, op: ops.Mounts, at: Span = NOW) -> Outcomes:  # noqa: A
     return (Outcome("SNAP-MOUNTS-3", Gives(op.key), state),)
 
 
-def stat(state: State, op: ops.Stat, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def stat(state: State, op: ops.Stat, at: Span = NOW) -> Outcomes:
     """SNAP-STAT: the record."""
     if op.key not in state.snapshots:
         return (Outcome("SNAP-STAT-2", Refused(NOT_FOUND), state),)
     return (Outcome("SNAP-STAT-1", Tells(op.key), state),)
 
 
-def usage(state: State, op: ops.Usage, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def usage(state: State, op: ops.Usage, at: Span = NOW) -> Outcomes:
     """SNAP-USAGE: what the snapshot takes for itself."""
     if op.key not in state.snapshots:
         return (Outcome("SNAP-USAGE-1", Refused(NOT_FOUND), state),)
     return (Outcome("SNAP-USAGE-4", Measures(op.key), state),)
 
 
-def walk(state: State, op: ops.Walk, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def walk(state: State, op: ops.Walk, at: Span = NOW) -> Outcomes:
     """SNAP-WALK: the records that match, each once."""
     try:
         wanted = [filters.parse(text) for text in op.filters]
@@ -297,7 +347,8 @@ def walk(state: State, op: ops.Walk, at: Span = NOW) -> Outcomes:  # noqa: ARG00
     listed = Outcome("SNAP-WALK-2" if wanted else "SNAP-WALK-1", Lists(names), state)
     if state.snapshots or state.profile.door is Door.METADATA:
         return (listed,)
-    return (listed, Outcome("SNAP-WALK-7", Refused(NOT_FOUND | {ErrorClass.UNKNOWN}), state))
+    errors = NOT_FOUND | {ErrorClass.UNKNOWN} if state.profile.wire else NOT_FOUND
+    return (listed, Outcome("SNAP-WALK-7", Refused(errors), state))
 
 
 def _matched(wanted: list[filters.Filter], name: str, snapshot: Snapshot) -> bool:
@@ -313,7 +364,7 @@ def _moved(snapshot: Snapshot, at: Span) -> bool:
 
 
 def _refusable(state: State, op: ops.Update) -> bool:
-    return _bad_path(op) or _too_long(state, op.labels)
+    return _bad_path(op) or _too_long(state, _masked(state.snapshots[op.name].labels, op))
 
 
 @icontract.ensure(lambda result, op, at: all(_moved(o.state.snapshots[op.name], at) for o in _succeeded(result)), "SNAP-UPDATE-6")
@@ -331,14 +382,16 @@ def _refusable(state: State, op: ops.Update) -> bool:
 def update(state: State, op: ops.Update, at: Span = NOW) -> Outcomes:
     """SNAP-UPDATE: labels change, all of them or those that the mask names; nothing else does."""
     before = state.get(op.name)
+    labels = _masked(before.labels if before else (), op)
     empty = op.name == "" and state.profile.door is Door.METADATA
-    reason = update_guard(empty, before is not None, _bad_path(op), _too_long(state, op.labels))
+    reason = update_guard(empty, before is not None, _bad_path(op), _too_long(state, labels))
     if before is None or reason is not Reason.NONE:
-        return _refused(state, UPDATE, reason)
-    labels = _masked(before.labels, op.labels, op.mask or ("labels",))
+        reasons = [before is None, _bad_path(op), _too_long(state, op.labels)]
+        return _refused(state, UPDATE, reason, *_wins(state, sum(reasons), "SNAP-UPDATE-3", "SNAP-UPDATE-3"))
     updated = Span(max(at.earliest, before.created.earliest), max(at.latest, before.created.earliest))
-    after = replace(before, labels=labels, updated=updated)
-    return (Outcome("SNAP-UPDATE-5" if op.mask else "SNAP-UPDATE-4", Tells(op.name), state.put(op.name, after)),)
+    after = replace(before, labels=labels_of(dict(labels)), updated=updated)
+    shows = ("SNAP-UPDATE-6", "SNAP-UPDATE-7", "SNAP-UPDATE-8", *_label_clauses(op.labels))
+    return (Outcome("SNAP-UPDATE-5" if op.mask else "SNAP-UPDATE-4", Tells(op.name), state.put(op.name, after), shows),)
 
 
 def _bad_path(op: ops.Update) -> bool:
@@ -349,23 +402,23 @@ def _labels_path(path: str) -> bool:
     return path == "labels" or (path.startswith("labels.") and path != "labels.")
 
 
-def _masked(before: Labels, asked: Labels, mask: tuple[str, ...]) -> Labels:
-    """The labels after the mask's paths were applied from left to right (SNAP-UPDATE-5)."""
-    wanted = dict(asked)
+def _masked(before: Labels, op: ops.Update) -> Labels:
+    """The labels after the mask's paths were applied from left to right, the empty ones still among them (SNAP-UPDATE-5)."""
+    wanted = dict(op.labels)
     labels = dict(before)
-    for path in mask:
+    for path in op.mask or ("labels",):
         if path == "labels":
             labels = dict(wanted)
         else:
             key = path.removeprefix("labels.")
             labels[key] = wanted.get(key, "")
-    return labels_of(labels)
+    return tuple(labels.items())
 
 
 # --- the store as a whole
 
 
-def cleanup(state: State, op: ops.Cleanup, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def cleanup(state: State, op: ops.Cleanup, at: Span = NOW) -> Outcomes:
     """SNAP-CLEANUP: frees what removed snapshots hold; no snapshot is touched."""
     if state.profile.door is Door.METADATA:
         return (Outcome("DOOR-CLEANUP-1", Refused(frozenset({ErrorClass.UNIMPLEMENTED})), state),)
@@ -374,7 +427,7 @@ def cleanup(state: State, op: ops.Cleanup, at: Span = NOW) -> Outcomes:  # noqa:
     return (Outcome("SNAP-CLEANUP-2", Done(), state),)
 
 
-def reopen(state: State, op: ops.Reopen, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def reopen(state: State, op: ops.Reopen, at: Span = NOW) -> Outcomes:
     """SNAP-CLOSE, SNAP-OPEN: every record is there again, with its content and mounts."""
     return (Outcome("SNAP-CLOSE-1" if op.close_twice else "SNAP-OPEN-1", Done(), state),)
 
@@ -383,7 +436,7 @@ def reopen(state: State, op: ops.Reopen, at: Span = NOW) -> Outcomes:  # noqa: A
 GC_ROOT = "containerd.io/gc.root"
 
 
-def collect(state: State, op: ops.Collect, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def collect(state: State, op: ops.Collect, at: Span = NOW) -> Outcomes:
     """DOOR-GC: what nothing protects goes; what is protected stays, with its chain of parents."""
     if state.profile.door is Door.DIRECT:
         return (Outcome("DOOR-GC-3", Done(), state),)
@@ -406,7 +459,7 @@ def nowhere(state: State, op: ops.Nowhere, at: Span = NOW) -> Outcomes:
 Branch = tuple[tuple[str, ...], Tree, frozenset[Path]]
 
 
-def read(state: State, op: ops.Read, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def read(state: State, op: ops.Read, at: Span = NOW) -> Outcomes:
     """SNAP-CONTENT: a mounted list shows the snapshot's tree."""
     reason = mounts_guard(named(state, op.key))
     if reason is not Reason.NONE:
@@ -414,7 +467,7 @@ def read(state: State, op: ops.Read, at: Span = NOW) -> Outcomes:  # noqa: ARG00
     return (Outcome("SNAP-CONTENT-1", Shows(op.key), state),)
 
 
-def write(state: State, op: ops.Write, at: Span = NOW) -> Outcomes:  # noqa: ARG001
+def write(state: State, op: ops.Write, at: Span = NOW) -> Outcomes:
     """SNAP-CONTENT: changes made through a mounted list; a view refuses them (SNAP-MOUNTS-5)."""
     reason = mounts_guard(named(state, op.key))
     if reason is not Reason.NONE:

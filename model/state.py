@@ -70,6 +70,8 @@ class Snapshot:
     """The paths that this layer's changes may have copied up or made."""
     mounts: tuple[Mount, ...] | None = None
     usage: Usage | None = None
+    life: int | None = None
+    """While calls overlap: the number of the call that made the snapshot. It keeps two lives of one key apart."""
 
 
 @dataclass(frozen=True, slots=True)

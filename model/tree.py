@@ -278,24 +278,24 @@ def _size_error(start: int, end: int) -> str:
     return "EINVAL" if start < 0 else "EFBIG" if end > MAX_SIZE else ""
 
 
-@icontract.require(lambda lower: well_formed(lower), "SNAP-CONTENT: the parent's tree is well formed", enabled=icontract.SLOW)
-@icontract.require(lambda tree: well_formed(tree), "SNAP-CONTENT: the tree is well formed", enabled=icontract.SLOW)
+@icontract.require(lambda lower: well_formed(lower), "SNAP-CONTENT-1: the parent's tree is well formed", enabled=icontract.SLOW)
+@icontract.require(lambda tree: well_formed(tree), "SNAP-CONTENT-1: the tree is well formed", enabled=icontract.SLOW)
 @icontract.ensure(
     lambda result: all(well_formed(applied.tree) for applied in result),
-    "SNAP-CONTENT: every outcome is a well-formed tree",
+    "SNAP-CONTENT-1: every outcome is a well-formed tree",
     enabled=icontract.SLOW,
 )
 @icontract.ensure(
     lambda tree, result: all(applied.result == "ok" or applied.tree is tree for applied in result),
-    "SNAP-CONTENT: a change that fails changes nothing",
+    "SNAP-CONTENT-2: a change that fails changes nothing",
 )
-@icontract.ensure(lambda result: len(result) == len(set(result)) > 0, "SNAP-CONTENT: some outcome is allowed, each once")
+@icontract.ensure(lambda result: len(result) == len(set(result)) > 0, "SNAP-CONTENT-2: some outcome is allowed, each once")
 def outcomes_of(lower: Tree, tree: Tree, change: Change) -> tuple[Applied, ...]:
     """All allowed outcomes of `change` on `tree`, whose snapshot has a parent showing `lower` (EMPTY without a parent).
 
-    First what a plain file system does. Then, where they differ, the two freedoms of drivers (SNAP-CONTENT):
-    a name of a hard-linked file that is still the parent's may leave its group when it is changed, as copy-up does;
-    a directory that the parent has at that path may refuse to be renamed with EXDEV.
+    First what a plain file system does (SNAP-CONTENT-2). Then, where they differ, the freedoms of drivers: a name of a
+    hard-linked file that is still the parent's may leave its group when it is changed, as copy-up does (SNAP-CONTENT-3);
+    a directory that the parent has at that path may refuse to be renamed with EXDEV (SNAP-CONTENT-4).
     """
     result, after = _applied(tree, change)
     outcomes = [Applied(result, after)]

@@ -10,8 +10,8 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from secrets import token_hex
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -36,6 +36,9 @@ from snapspec.model.values import ErrorClass, Info, Kind, Mount, Usage
 
 #: Seconds that a call may take when nothing else is said.
 DEADLINE = 10.0
+
+#: Seconds that gRPC may take to tell the event loop of the end of a cancelled call; told to a closed loop it raises in the next.
+SETTLING = 0.02
 
 SCHEME = "unix://"
 
@@ -100,7 +103,12 @@ async def connect(address: str, timeout: float = 3.0) -> grpc.aio.Channel:
     await _knock(socket_path(address), timeout)
     channel = open_channel(address)
     try:
-        await asyncio.wait_for(channel.channel_ready(), timeout)
+        async with asyncio.timeout(timeout):
+            # Not channel_ready(): when it is given up it leaves an event behind, which may come when the loop is closed.
+            while True:
+                if channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
+                    return channel
+                await asyncio.sleep(0.005)
     except TimeoutError:
         await channel.close()
         raise CannotRun(
@@ -110,7 +118,6 @@ async def connect(address: str, timeout: float = 3.0) -> grpc.aio.Channel:
     except BaseException:
         await channel.close()
         raise
-    return channel
 
 
 async def _knock(path: str, timeout: float) -> None:
@@ -161,11 +168,32 @@ class _Caller:
         self.channel = channel
         self.metadata = metadata
         self.deadline = deadline
+        self._running = 0
+        self._cancelled = -SETTLING
+
+    async def close(self) -> None:
+        """Close the channel and end the calls that run, so far that their event loop can be closed."""
+        running = self._running
+        await self.channel.close()
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(SETTLING if running else max(0.0, self._cancelled + SETTLING - now))
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        self._running += 1
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self._cancelled = asyncio.get_running_loop().time()
+            raise
+        finally:
+            self._running -= 1
 
     async def call(self, method: Callable[..., Any], request: object) -> Any:
         """One unary call: its reply. Raises SnapshotError or TransportLost; cancelling the task cancels the call."""
         try:
-            reply = await method(request, metadata=self.metadata, timeout=self.deadline)
+            with self._watch():
+                reply = await method(request, metadata=self.metadata, timeout=self.deadline)
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.CancelledError) as error:
             self._raise(error)
         return _decoded(reply)
@@ -177,8 +205,9 @@ class _Caller:
         except grpc.aio.UsageError as error:
             self._raise(error)
         try:
-            while (reply := await call.read()) is not grpc.aio.EOF:
-                yield _decoded(reply)
+            with self._watch():
+                while (reply := await call.read()) is not grpc.aio.EOF:
+                    yield _decoded(reply)
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
             self._raise(error)
         finally:
@@ -190,7 +219,8 @@ class _Caller:
         if isinstance(error, grpc.aio.UsageError):
             raise errors.FailedPrecondition("the connection is closed: open another") from None
         task = asyncio.current_task()
-        if task is not None and not task.cancelling():
+        closed = self.channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
+        if closed and task is not None and not task.cancelling():
             # Closing a channel cancels its calls, and gRPC then raises CancelledError in a task that nobody cancelled.
             raise TransportLost("the connection was closed during the call") from None
         raise error
@@ -312,7 +342,7 @@ class RemoteSnapshotter:
 
     async def close(self) -> None:
         """Close this connection, not the store: there is no call for that. A second close does nothing (SNAP-CLOSE)."""
-        await self._caller.channel.close()
+        await self._caller.close()
 
 
 async def probe(remote: RemoteSnapshotter) -> None:

@@ -19,6 +19,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from snapspec.conformance.proto import snapshots_pb2, snapshots_pb2_grpc, version_pb2_grpc
+from snapspec.impl.loopback import open_pool
 
 #: The snapshotters that a test can ask for, as far as the machine permits.
 SNAPSHOTTERS = ("overlayfs", "native", "btrfs")
@@ -29,7 +30,7 @@ READY = 15.0
 # Needless here, and some would reach outside the directory: cri and opt make directories elsewhere on the machine.
 CONFIG = """\
 version = 2
-root = "{directory}/root"
+root = "{root}"
 state = "{directory}/state"
 temp = "{directory}/tmp"
 oom_score = 0
@@ -66,13 +67,13 @@ _version: Callable[[grpc.Channel], Any] = version_pb2_grpc.VersionStub
 class Daemon:
     """One containerd below one directory. It is killed when the process that started it dies."""
 
-    def __init__(self, directory: Path, program: str) -> None:
+    def __init__(self, directory: Path, root: Path, program: str) -> None:
         self.directory = directory
         self.socket = directory / "c.sock"
         self.log = directory / "log"
         self.snapshotters: tuple[str, ...] = ()
         self._config = directory / "config.toml"
-        self._config.write_text(CONFIG.format(directory=directory))
+        self._config.write_text(CONFIG.format(directory=directory, root=root))
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,6 +110,7 @@ class Daemon:
         process = self._process
         assert process is not None, "containerd does not run"
         process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until all its threads stand still
         try:
             yield
         finally:
@@ -158,27 +160,20 @@ def btrfs_refused() -> str:
     """Why no btrfs can be made here, with the remedy; empty when one can."""
     if shutil.which("mkfs.btrfs") is None:
         return "needs mkfs.btrfs: apt-get install btrfs-progs"
-    if (
-        "\tbtrfs\n" not in Path("/proc/filesystems").read_text()
-        and subprocess.run(["modprobe", "-q", "btrfs"], check=False).returncode
-    ):
+    known = "\tbtrfs\n" in Path("/proc/filesystems").read_text()
+    if not known and subprocess.run(["sh", "-c", "modprobe btrfs"], check=False, capture_output=True).returncode:
         return "needs btrfs in the kernel: modprobe btrfs"
     return ""
 
 
 @contextlib.contextmanager
-def _btrfs(directory: Path) -> Iterator[None]:
-    """A btrfs on `directory`/root, in a sparse file of 1 GiB beside it."""
-    image, root = directory / "image", directory / "root"
-    root.mkdir()
-    with image.open("wb") as file:
-        file.truncate(1 << 30)
-    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True, capture_output=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(root)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(root)], check=True)
+def _root(directory: Path, file_system: str | None) -> Iterator[Path]:
+    """The directory for containerd's root: on a pool of 1 GiB with that file system, or below `directory` itself."""
+    if file_system is None:
+        yield directory / "root"
+        return
+    with open_pool(str(directory / "pool"), size=1 << 30, file_system=file_system) as pool:
+        yield Path(pool.root) / "root"
 
 
 @contextlib.contextmanager
@@ -193,8 +188,8 @@ def start_containerd(directory: Path, *, root_file_system: Literal["btrfs"] | No
         pytest.skip("needs containerd: apt-get install containerd")
     if root_file_system and (refused := btrfs_refused()):
         pytest.skip(refused)
-    with _btrfs(directory) if root_file_system else contextlib.nullcontext():
-        daemon = Daemon(directory, program)
+    with _root(directory, root_file_system) as root:
+        daemon = Daemon(directory, root, program)
         try:
             daemon.start()
             yield daemon

@@ -38,7 +38,7 @@ IMPURE_CALLS = {"__import__", "breakpoint", "compile", "eval", "exec", "input", 
 #: An absolute path of one machine: below a home or a place of work, at the start of a word.
 HOST_PATH = re.compile(r"(?<![\w.})\]*~/-])/(?:work|root|home|Users)/\w")
 
-NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+NOT_OURS = {".git", "build", "dist", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
 
 def committed_files() -> list[Path]:
@@ -53,7 +53,7 @@ def committed_files() -> list[Path]:
 
 def _walk(directory: Path) -> Iterator[Path]:
     for path in directory.iterdir():
-        if path.name in NOT_OURS or path.suffix == ".egg-info":
+        if path.name in NOT_OURS or path.suffix == ".egg-info" or (path / "pyvenv.cfg").exists():
             continue
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path)
@@ -215,7 +215,8 @@ def test_an_unpacked_wheel_can_be_imported(wheel: Path, tmp_path: Path) -> None:
         "try: import model\n"
         "except ImportError: print('no model')\n"
     )
-    environment = dict(os.environ, PYTHONPATH=str(tmp_path / "site"))
+    path = os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH"))))
+    environment = dict(os.environ, PYTHONPATH=path)
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split("\n") == [str(tmp_path / "site/snapspec/model/__init__.py"), "no model", ""]

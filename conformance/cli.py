@@ -1,0 +1,207 @@
+"""The command `snapspec`: smoke, check, replay, doctor.
+
+Exit status: 0 conforms, 1 diverges, 2 could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from snapspec.conformance import doctor, machine
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.history import load, save
+from snapspec.conformance.report.text import finding_lines, owed, progress_line, summary
+from snapspec.conformance.run import Run, execute, plans
+from snapspec.conformance.subjects.address import FORMS, parse
+from snapspec.conformance.worker import Plan
+
+LEVELS = ("core",)
+
+EXAMPLES = 500
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence and status 2, like everything else that cannot run."""
+        raise CannotRun(f"{message}: see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit status."""
+    try:
+        options = _parser().parse_args(arguments)
+        action: Callable[[argparse.Namespace], int] = options.action
+        return action(options)
+    except CannotRun as error:
+        print(f"snapspec: cannot run: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("snapspec: interrupted; all that it made is removed", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away. Nothing more can be printed, not even by the interpreter at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="snapspec", description="Decides whether a container snapshotter is right.")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    smoke = commands.add_parser("smoke", help="five operations in seconds: does the driver answer at all?")
+    check = commands.add_parser("check", help="hold the driver against the spec, with drawn histories")
+    replay = commands.add_parser("replay", help="make the calls of a saved history again")
+    looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
+    replay.add_argument("file", type=Path, help="a history that check has saved")
+    for command in (smoke, check, replay):
+        command.add_argument("subject", help=f"what is under test: {FORMS}")
+    check.add_argument("--level", choices=LEVELS, default="core", help="how far to go (default: core)")
+    check.add_argument("--examples", type=_positive, default=EXAMPLES, help=f"histories to draw (default: {EXAMPLES})")
+    check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
+    check.add_argument("--seed", type=int, default=None, help="draw the same histories again")
+    check.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)")
+    check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
+    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor)):
+        command.set_defaults(action=action)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"snapspec {version('snapspec')}"
+    except PackageNotFoundError:
+        return "snapspec (not installed)"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return number
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 5m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+# --- the commands
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    sys.stdout.write(doctor.report(machine.survey()))
+    return 0
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    parse(options.subject)
+    run = execute([Plan("smoke", options.subject)], _silent)
+    return _conclude(run, options.subject, None)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    parse(options.subject)
+    saved = load(options.file)
+    run = execute([Plan("replay", options.subject, file=str(options.file))], _silent)
+    status = _conclude(run, options.subject, None)
+    if status == 0:
+        print(f"The history of {saved.clause} in {options.file} is allowed now.")
+    return status
+
+
+def _check(options: argparse.Namespace) -> int:
+    parse(options.subject)
+    _writable(options.out)
+    seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
+    print(f"snapspec check {options.subject} --seed {seed}")
+    jobs = min(options.jobs, options.examples)
+    shares = plans("check", options.subject, jobs, options.examples, options.budget, seed)
+    with _Progress(options.examples, options.budget) as progress:
+        run = execute(shares, progress.show)
+    return _conclude(run, options.subject, options.out)
+
+
+def _writable(out: Path) -> None:
+    """A finding that cannot be saved would be lost: look before the run, not after it."""
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
+        raise CannotRun(f"{out} cannot be written: name a file in a directory that is there with --out")
+
+
+def _silent(_: Run) -> None:
+    """No progress is shown."""
+
+
+class _Progress:
+    """The line that a terminal shows while a check runs; elsewhere nothing is shown."""
+
+    def __init__(self, examples: int, budget: float) -> None:
+        self.examples = examples
+        self.budget = budget
+        self.began = time.monotonic()
+        console = Console(stderr=True)
+        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> _Progress:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def show(self, run: Run) -> None:
+        """Draw the line anew."""
+        if self.live is not None:
+            self.live.update(Text(progress_line(run, self.examples, self._left(run))))
+
+    def _left(self, run: Run) -> float | None:
+        """Seconds that are left by the pace so far, or by the budget where that ends first."""
+        passed = time.monotonic() - self.began
+        by_pace = passed * (self.examples - run.histories) / run.histories if run.histories else None
+        by_budget = self.budget - passed if self.budget else None
+        known = [max(0.0, left) for left in (by_pace, by_budget) if left is not None]
+        return min(known, default=None)
+
+
+def _conclude(run: Run, subject: str, out: Path | None) -> int:
+    """Print the verdict; gives the exit status. A finding counts for more than a fault of another process."""
+    if run.note:
+        print(f"  on {run.note}")
+    for text in run.lines:
+        print(f"  {text}")
+    if run.finding is not None:
+        print("\n".join(finding_lines(run.finding)))
+        if out is not None:
+            save(out, run.finding, subject)
+            print(f"\n  saved as {out}; again: snapspec replay {out} '{subject}'")
+        return 1
+    if run.trouble:
+        raise CannotRun(run.trouble)
+    if run.fault:
+        sys.stderr.write(run.fault)
+        raise CannotRun("the kit itself failed, see above: please report it")
+    if run.calls == 0:
+        raise CannotRun("nothing was run: give more examples or a longer budget")
+    if out is not None:
+        missing = [clause for clause in owed(run.profile) if clause not in run.reached]
+        if missing:
+            print(f"  not put to the test: {', '.join(missing)}")
+    print(summary(run, subject))
+    return 0

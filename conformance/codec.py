@@ -1,0 +1,78 @@
+"""The values of the model as JSON, and back: what histories are saved in.
+
+A value of the model becomes an object that names its class; fields that have their default are left out.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import Enum
+from types import ModuleType
+from typing import Any
+
+from snapspec.conformance.errors import CannotRun
+from snapspec.model import guards, nodes, ops, replies, state, tree, values
+from snapspec.model.frozen import Map
+
+_MODULES: dict[str, ModuleType] = {m.__name__.rsplit(".", 1)[1]: m for m in (ops, values, replies, tree, nodes, state, guards)}
+
+
+def encode(value: object) -> Any:
+    """The JSON form of a value made of the model's frozen values, tuples, bytes and scalars."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case bytes():
+            return {"is": "bytes", "base64": base64.b64encode(value).decode()}
+        case Enum():
+            return {"is": _tag(value), "name": value.name}
+        case Map():
+            return {"is": "map", "items": [[encode(k), encode(v)] for k, v in value.items()]}
+        case tuple() | list():
+            return [encode(item) for item in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            shown = {f.name: encode(getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) != _default(f)}
+            return {"is": _tag(value), **shown}
+        case _:
+            raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def decode(document: Any) -> Any:
+    """The value that `encode` gave `document` for; tuples for arrays. Raises CannotRun for anything that it never gives."""
+    match document:
+        case None | bool() | int() | str():
+            return document
+        case list():
+            return tuple(decode(item) for item in document)
+        case {"is": "bytes", "base64": str(text)}:
+            return base64.b64decode(text)
+        case {"is": "map", "items": list(items)}:
+            return Map((decode(k), decode(v)) for k, v in items)
+        case {"is": str(tag), **rest}:
+            return _made(tag, {str(key): item for key, item in rest.items()})
+        case _:
+            raise CannotRun(f"{document!r} is no value of a history: give a file that snapspec has saved")
+
+
+def _tag(value: object) -> str:
+    return f"{type(value).__module__.rsplit('.', 1)[1]}.{type(value).__name__}"
+
+
+def _default(field: Field[Any]) -> object:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _made(tag: str, rest: dict[str, Any]) -> Any:
+    module, _, name = tag.partition(".")
+    cls = getattr(_MODULES.get(module), name, None)
+    try:
+        if isinstance(cls, type) and issubclass(cls, Enum):
+            return cls[rest["name"]]
+        if isinstance(cls, type) and is_dataclass(cls):
+            return cls(**{key: decode(item) for key, item in rest.items()})
+    except (KeyError, TypeError):
+        pass
+    raise CannotRun(f"{tag!r} with {sorted(rest)} is no value of a history: give a file that this version of snapspec has saved")

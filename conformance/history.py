@@ -1,0 +1,189 @@
+"""Histories: what was asked and answered, in words and in a file that replays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from snapspec.conformance.codec import decode, encode
+from snapspec.conformance.errors import CannotRun
+from snapspec.model import ops
+from snapspec.model.nodes import Tree
+from snapspec.model.ops import Operation
+from snapspec.model.oracle import Divergence
+from snapspec.model.replies import Failed, Lost, Mismatch, Reading, Response
+from snapspec.model.values import Info, Mount
+
+FORMAT = "snapspec history 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of a history. `space` numbers the namespace; `check` marks a call that the kit makes to look around."""
+
+    op: Operation
+    response: Response
+    space: int = 0
+    check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A departure from the spec: the history that shows it, whose last step is the one that no clause allows."""
+
+    steps: tuple[Step, ...]
+    mismatches: tuple[Mismatch, ...]
+
+    @property
+    def clause(self) -> str:
+        """The clause that is broken."""
+        return self.mismatches[0].clause
+
+    @property
+    def calls(self) -> tuple[Step, ...]:
+        """The steps without those that only looked around and found nothing."""
+        return (*(s for s in self.steps[:-1] if not s.check), self.steps[-1])
+
+
+def finding(steps: Sequence[Step], divergence: Divergence) -> Finding:
+    """What the oracle's divergence at the last of `steps` amounts to."""
+    return Finding(tuple(steps), divergence.mismatches)
+
+
+# --- in words
+
+
+def line(step: Step) -> str:
+    """One call and its answer on one line."""
+    where = f" in namespace {step.space}" if step.space else ""
+    return f"{call_text(step.op)}{where} -> {answer_text(step.response)}"
+
+
+def call_text(op: Operation) -> str:
+    """A call as one would write it: its name, its arguments, those left at their default aside."""
+    if isinstance(op, ops.Nowhere):
+        return f"without a namespace: {call_text(op.call)}"
+    shown = []
+    for field in fields(op):
+        value = getattr(op, field.name)
+        if field.default is MISSING:
+            shown.append(_text(value))
+        elif value != field.default:
+            shown.append(f"{field.name}={_text(value)}")
+    return f"{type(op).__name__.lower()}({', '.join(shown)})"
+
+
+def _text(value: object) -> str:
+    """A value in few words: an operation's argument, or a change and its arguments."""
+    match value:
+        case bytes():
+            return repr(value) if len(value) <= 16 else f"{len(value)} bytes"
+        case str():
+            return repr(value) if len(value) <= 60 else f"{value[:20]!r}... ({len(value)} characters)"
+        case tuple() if value and all(isinstance(v, tuple) and len(v) == 2 for v in value):
+            return "{" + ", ".join(f"{_text(k)}: {_text(v)}" for k, v in value) + "}"
+        case tuple():
+            return "[" + ", ".join(_text(v) for v in value) + "]"
+        case Enum():
+            return str(value.value)
+        case int():
+            return str(value)
+        case _:
+            arguments = ", ".join(_text(getattr(value, f.name)) for f in fields(value))  # type: ignore[arg-type]  # a change
+            return f"{type(value).__name__}({arguments})"
+
+
+def answer_text(response: Response) -> str:
+    """An answer in few words."""
+    match response:
+        case Failed(error, message):
+            return f"{error.value}: {message}" if message else error.value
+        case Lost(reason):
+            return f"no answer: {reason}"
+        case _:
+            return _value_text(response.value)
+
+
+def _value_text(value: object) -> str:
+    match value:
+        case None:
+            return "done"
+        case Reading(usage=usage):
+            return f"{usage.size} bytes, {usage.inodes} inodes"
+        case Info():
+            return _info_text(value)
+        case Tree():
+            return f"{len(value.nodes) - 1} entries"
+        case tuple() if value and all(isinstance(v, Mount) for v in value):
+            return " + ".join(f"{m.type} mount" for m in value)
+        case tuple() if value and all(isinstance(v, Info) for v in value):
+            return ", ".join(repr(i.name) for i in value)
+        case tuple():
+            return ", ".join(str(v) for v in value) or "nothing"
+        case _:
+            return repr(value)
+
+
+def _info_text(info: Info) -> str:
+    labels = f", labels {dict(info.labels)}" if info.labels else ""
+    return f"{info.kind.value}, parent {info.parent!r}{labels}"
+
+
+# --- as a file
+
+
+def encode_finding(found: Finding) -> dict[str, Any]:
+    """The JSON form of a finding."""
+    return {
+        "clause": found.clause,
+        "mismatches": [encode(m) for m in found.mismatches],
+        "steps": [
+            {"line": line(s), "op": encode(s.op), "answer": encode(s.response), "space": s.space, "check": s.check}
+            for s in found.steps
+        ],
+    }
+
+
+def decode_finding(document: object) -> Finding:
+    """The finding that `encode_finding` gave `document` for. Raises CannotRun for anything else."""
+    match document:
+        case {"mismatches": list(mismatches), "steps": list(steps)} if steps:
+            decoded = tuple(decode(m) for m in mismatches)
+            if decoded and all(isinstance(m, Mismatch) for m in decoded):
+                return Finding(tuple(_step(entry) for entry in steps), decoded)
+    raise CannotRun("this is no finding: give a file that snapspec check has saved")
+
+
+def _step(entry: object) -> Step:
+    match entry:
+        case {"op": op, "answer": answer, "space": int(space), "check": bool(check)}:
+            step = Step(decode(op), decode(answer), space, check)
+            if isinstance(step.op, Operation) and isinstance(step.response, Response):
+                return step
+    raise CannotRun(f"{entry!r:.80} is no call of a history: give a file that snapspec check has saved")
+
+
+def save(path: Path, found: Finding, subject: str) -> None:
+    """Write a finding as a file that `snapspec replay` takes. Raises CannotRun when that cannot be."""
+    document = {"format": FORMAT, "subject": subject, **encode_finding(found)}
+    try:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CannotRun(f"cannot write {path}: {error.strerror}; name another place with --out") from None
+
+
+def load(path: Path) -> Finding:
+    """Read a history file. Raises CannotRun, naming the file and the remedy, when it is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CannotRun(f"cannot read {path}: {error.strerror}; name a file that snapspec check has saved") from None
+    except ValueError:
+        raise CannotRun(f"{path} is not JSON; name a file that snapspec check has saved") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise CannotRun(f"{path} is not a file of format {FORMAT!r}; name a file that snapspec check has saved")
+    return decode_finding(document)

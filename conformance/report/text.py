@@ -1,0 +1,69 @@
+"""What a run says in plain lines: the progress, a finding, the result."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from snapspec.conformance.clauses import clauses
+from snapspec.conformance.history import Finding, call_text, line
+from snapspec.conformance.run import Run
+from snapspec.model.guards import Door, Rebase
+from snapspec.model.replies import Mismatch
+from snapspec.model.state import Profile
+
+WIDTH = 110
+
+
+def owed(profile: Profile | None) -> list[str]:
+    """The clauses that a subject with this profile can be held to by histories without overlap, faults and crashes."""
+    profile = profile or Profile()
+    through_containerd = profile.door is Door.METADATA
+    left_out = {"SNAP-FAIL-2", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
+    if through_containerd:
+        left_out |= {"SNAP-PREPARE-5", "SNAP-COMMIT-5", "SNAP-CLEANUP-1", "SNAP-CLEANUP-2"}
+    if profile.rebase is Rebase.IGNORED:
+        left_out.add("SNAP-COMMIT-6")
+    return [c for c in clauses() if c not in left_out and (through_containerd or not c.startswith("DOOR-"))]
+
+
+def finding_lines(found: Finding) -> Iterator[str]:
+    """A finding: the shortest history, what was allowed, what came, the clause and its text."""
+    calls = found.calls
+    yield f"DIVERGES from {found.clause}, with {len(calls)} call{'s' if len(calls) > 1 else ''}:"
+    yield ""
+    for number, step in enumerate(calls, 1):
+        yield f"  {number:2}  {line(step)}"
+    yield ""
+    yield f"  at call {len(calls)}, {call_text(calls[-1].op)}:"
+    for mismatch in found.mismatches:
+        yield from _mismatch_lines(mismatch)
+    yield ""
+    for clause in dict.fromkeys(m.clause for m in found.mismatches):
+        yield from textwrap.wrap(
+            f"{clause}: {clauses().get(clause, 'unknown')}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+
+
+def _mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
+    for title, text in (("allowed", f"{mismatch.expected}  [{mismatch.clause}]"), ("came", mismatch.came)):
+        yield from textwrap.wrap(f"{title:8} {text}", WIDTH, initial_indent="      ", subsequent_indent=" " * 15)
+
+
+def summary(run: Run, subject: str) -> str:
+    """The last line of a run that found nothing."""
+    reached = run.reached
+    known = owed(run.profile)
+    met = [c for c in known if c in reached]
+    return (
+        f"CONFORMS: {subject}: {run.histories} histories, {run.calls} calls, {len(met)} of {len(known)} clauses put to the test"
+    )
+
+
+def progress_line(run: Run, examples: int, left: float | None) -> str:
+    """One line for a terminal."""
+    known = owed(run.profile)
+    met = sum(1 for c in known if c in run.reached)
+    doing = "making the finding shorter" if run.shrinking else f"{run.histories} of {examples} histories"
+    remaining = "" if left is None or run.shrinking else f", {left:.0f} s left"
+    return f"{doing}, {run.calls} calls, {met} of {len(known)} clauses{remaining}"

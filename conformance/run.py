@@ -1,0 +1,229 @@
+"""A run: the processes that share it, what they tell, and what is cleaned up before and after."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from snapspec.conformance.codec import decode
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.history import Finding, decode_finding
+from snapspec.conformance.subjects.grpc import clean_up_after
+from snapspec.conformance.worker import Plan
+from snapspec.conformance.workspace import Leftover, reclaim
+from snapspec.model.state import Profile
+
+
+@dataclass
+class Share:
+    """What one process has told so far."""
+
+    process: subprocess.Popen[bytes]
+    rest: bytes = b""
+    histories: int = 0
+    calls: int = 0
+    reached: Counter[str] = field(default_factory=Counter)
+    finding: Finding | None = None
+    trouble: str = ""
+    """Why the process could do nothing: one sentence with the remedy."""
+    fault: str = ""
+    """The kit's own fault: what it printed."""
+    shrinking: bool = False
+    done: bool = False
+
+
+@dataclass
+class Run:
+    """All processes together. `note` says what the subject runs on, `lines` is what a smoke or a replay shows."""
+
+    shares: list[Share]
+    note: str = ""
+    profile: Profile | None = None
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def histories(self) -> int:
+        """Histories begun."""
+        return sum(s.histories for s in self.shares)
+
+    @property
+    def calls(self) -> int:
+        """Calls made and judged."""
+        return sum(s.calls for s in self.shares)
+
+    @property
+    def reached(self) -> Counter[str]:
+        """How often each clause was put to the test."""
+        return sum((s.reached for s in self.shares), Counter())
+
+    @property
+    def finding(self) -> Finding | None:
+        """The shortest finding of all processes."""
+        found = [s.finding for s in self.shares if s.finding is not None]
+        return min(found, key=lambda f: len(f.calls), default=None)
+
+    @property
+    def trouble(self) -> str:
+        """Why the run could not be made, if so."""
+        return next((s.trouble for s in self.shares if s.trouble), "")
+
+    @property
+    def fault(self) -> str:
+        """What went wrong in the kit, if anything."""
+        return next((s.fault for s in self.shares if s.fault), "")
+
+    @property
+    def shrinking(self) -> bool:
+        """Whether a finding is being made shorter."""
+        return any(s.shrinking for s in self.shares)
+
+
+def execute(plans: Sequence[Plan], progress: Callable[[Run], None]) -> Run:
+    """Run the plans, each in a process of its own; `progress` is called a few times a second.
+
+    The first finding ends the others. On KeyboardInterrupt and on every error all processes are ended and cleaned up after.
+    """
+    clean_up()
+    run = Run([Share(_spawn(plan)) for plan in plans])
+    try:
+        with selectors.DefaultSelector() as selector:
+            for share in run.shares:
+                selector.register(_output(share), selectors.EVENT_READ, share)
+            while selector.get_map():
+                _listen(selector, run)
+                progress(run)
+                _end_others(run)
+    finally:
+        _end(run.shares)
+        clean_up()
+    return run
+
+
+def _spawn(plan: Plan) -> subprocess.Popen[bytes]:
+    environment = {"GRPC_VERBOSITY": "ERROR", **os.environ, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, *_flags(), "-m", "snapspec.conformance.worker", json.dumps(asdict(plan))]
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, process_group=0
+    )
+
+
+def _flags() -> list[str]:
+    return ["-O"] if sys.flags.optimize else []
+
+
+def _output(share: Share) -> Any:
+    return share.process.stdout
+
+
+def _listen(selector: selectors.BaseSelector, run: Run) -> None:
+    for key, _ in selector.select(timeout=0.25):
+        share: Share = key.data
+        chunk = os.read(key.fd, 1 << 16)
+        if not chunk:
+            selector.unregister(key.fileobj)
+            _ended(share)
+            continue
+        *lines, share.rest = (share.rest + chunk).split(b"\n")
+        for text in lines:
+            _hear(run, share, json.loads(text))
+
+
+def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
+    match told["kind"]:
+        case "started":
+            run.note, run.profile = told["note"], decode(told["profile"])
+        case "line":
+            run.lines.append(told["text"])
+        case "finding":
+            share.finding = decode_finding(told["finding"])
+        case "cannot":
+            share.trouble = told["why"]
+        case "error":
+            share.fault = told["trace"]
+        case "progress" | "done":
+            share.histories, share.calls = told["histories"], told["calls"]
+            share.reached = Counter(told["reached"])
+            share.shrinking = told.get("shrinking", False)
+            share.done = told["kind"] == "done"
+        case "stuck":
+            share.done = True
+
+
+def _ended(share: Share) -> None:
+    """The process has closed its output: it has said all that it will."""
+    errors = share.process.stderr.read() if share.process.stderr else b""
+    status = share.process.wait()
+    if not (share.done or share.trouble or share.fault or status == -signal.SIGTERM or status == 1):
+        share.fault = f"the process ended with {status}: {errors.decode(errors='replace')}"
+    elif not (share.done or share.trouble or share.fault or share.finding) and errors:
+        share.fault = errors.decode(errors="replace")
+
+
+def _end_others(run: Run) -> None:
+    """Once one process has found something and another has not, the other's search is of no more use."""
+    if run.finding is None and not run.trouble and not run.fault:
+        return
+    for share in run.shares:
+        if not share.shrinking and share.process.poll() is None:
+            share.process.terminate()
+
+
+#: How long a process may take to undo what it made, before it is killed.
+PATIENCE = 30.0
+
+
+def _end(shares: list[Share]) -> None:
+    for share in shares:
+        if share.process.poll() is None:
+            share.process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for share in shares:
+        try:
+            share.process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            share.process.kill()
+            share.process.wait()
+        for pipe in (share.process.stdout, share.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def clean_up() -> list[str]:
+    """Remove what runs that were killed have left, here and on the servers that they spoke to; gives what stays, and why."""
+    return [why for leftover in reclaim() for why in _clean(leftover)]
+
+
+def _clean(leftover: Leftover) -> Iterator[str]:
+    try:
+        for note in leftover.notes:
+            left = asyncio.run(clean_up_after(note))
+            if left:
+                raise CannotRun(
+                    f"{left} snapshots of an earlier run cannot be removed from {note['address']}: remove {note['prefix']}*"
+                )
+    except (CannotRun, OSError) as error:
+        leftover.keep()
+        yield str(error)
+        return
+    except BaseException:
+        leftover.keep()
+        raise
+    why = leftover.discard()
+    if why:
+        yield why
+
+
+def plans(task: str, subject: str, jobs: int, examples: int, budget: float, seed: int) -> list[Plan]:
+    """The shares of `jobs` processes."""
+    per_job = [examples // jobs + (1 if number < examples % jobs else 0) for number in range(jobs)]
+    return [Plan(task, subject, number, jobs, share, budget, seed) for number, share in enumerate(per_job)]

@@ -1,0 +1,124 @@
+"""The search of one process: scenarios, then drawn histories in batches, then the shortest form of what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from snapspec.conformance.files import Permits
+from snapspec.conformance.history import Finding, Step
+from snapspec.conformance.machines import SnapshotMachine
+from snapspec.conformance.scenarios import SCENARIOS
+from snapspec.conformance.session import Diverged, Session, replay
+from snapspec.model.ops import Operation
+
+#: Histories that Hypothesis draws under one seed; between batches the clock is looked at.
+BATCH = 25
+
+#: Calls in one drawn history.
+STEPS = 30
+
+#: How long a finding is made shorter, in seconds, by Hypothesis and once more by leaving out single calls.
+SHRINKING = 60.0
+
+
+@dataclass
+class Search:
+    """What is still to do, and the shortest finding so far. `report` is called after each history."""
+
+    session: Session
+    permits: Permits
+    until: float
+    report: Callable[[], None]
+    best: Finding | None = None
+    shrinking_until: float = field(default=float("inf"))
+
+    def wanted(self) -> bool:
+        """Whether another history may begin: Hypothesis asks before each, while it draws and while it shrinks."""
+        self.report()
+        now = time.monotonic()
+        return not self.session.stuck and now < (self.until if self.best is None else self.shrinking_until)
+
+    def found(self, finding: Finding) -> None:
+        """Keep the finding when it is the first, or shorter than one of the same clause."""
+        if self.best is None:
+            self.best = finding
+            self.shrinking_until = time.monotonic() + SHRINKING
+        elif finding.clause == self.best.clause and len(finding.calls) < len(self.best.calls):
+            self.best = finding
+
+
+def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
+    """Make the calls as one history."""
+    session.begin()
+    try:
+        for op in calls:
+            session.do(op)
+        session.end()
+    except Diverged as diverged:
+        session.clear()
+        return diverged.finding
+    return None
+
+
+def run_scenarios(search: Search) -> None:
+    """Every written history, until one finds something."""
+    for make in SCENARIOS:
+        if search.best is None and search.wanted():
+            found = scenario(search.session, make())
+            if found is not None:
+                search.found(found)
+
+
+def run_batch(search: Search, examples: int, number: int) -> None:
+    """Draw `examples` histories under the seed `number`; a finding is shrunk. Raises what goes wrong in the kit itself."""
+
+    def machine() -> SnapshotMachine:
+        return SnapshotMachine(search.session, search.permits, search.wanted, search.found)
+
+    try:
+        run_state_machine_as_test(seed(number)(machine), settings=_settings(examples))  # type: ignore[arg-type]  # any callable does
+    except Diverged:
+        return
+    except Exception:
+        # What Hypothesis says of a history that fails only sometimes, or only until time was up, matters less than the history.
+        if search.best is None:
+            raise
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=STEPS,
+        phases=(Phase.generate, Phase.shrink),
+        database=None,
+        deadline=None,
+        derandomize=False,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+    )
+
+
+def shorten(search: Search) -> None:
+    """Leave out one call after the other, last first, as long as the same clause breaks."""
+    shorter = search.best is not None and not search.session.stuck
+    while shorter and search.best is not None:
+        shorter = _shorten_once(search, search.best)
+
+
+def _shorten_once(search: Search, best: Finding) -> bool:
+    steps: tuple[Step, ...] = tuple(s for s in best.steps if not s.check)
+    for left_out in reversed(range(len(steps))):
+        if time.monotonic() > search.shrinking_until + SHRINKING:
+            return False
+        found = replay(search.session, steps[:left_out] + steps[left_out + 1 :])
+        search.report()
+        if found is not None and found.clause == best.clause and len(found.calls) < len(best.calls):
+            search.best = found
+            return True
+    return False

@@ -1,0 +1,173 @@
+"""One subject, one history after another, every answer put to the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import replace
+
+from snapspec.conformance.history import Finding, Step, finding
+from snapspec.conformance.subjects.base import Subject
+from snapspec.model import ops
+from snapspec.model.ops import Operation
+from snapspec.model.oracle import Belief, Divergence, begin, perform
+from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned
+from snapspec.model.state import State, ancestors
+from snapspec.model.values import Kind
+
+#: How long a call may take before it counts as one that does not answer (SNAP-LIVE-1).
+DEADLINE = 20.0
+
+#: The key of the write that follows each refused call; histories name no other key so.
+SPARE = "spare"
+
+
+#: The depth of a chain that every driver owes (SNAP-PARENT-2).
+DEEP = 128
+
+
+class Diverged(Exception):
+    """The history has left the spec."""
+
+    def __init__(self, found: Finding) -> None:
+        super().__init__(found.clause)
+        self.finding = found
+
+
+class Session:
+    """Runs histories on a subject that was started. `runner` holds the event loop that the subject lives in.
+
+    `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those.
+    """
+
+    def __init__(self, subject: Subject, runner: asyncio.Runner, deadline: float = DEADLINE) -> None:
+        self.subject = subject
+        self.runner = runner
+        self.deadline = deadline
+        self.reached: Counter[str] = Counter()
+        self.calls = 0
+        self.histories = 0
+        self.steps: list[Step] = []
+        self.beliefs: list[Belief] = []
+        self.named: set[tuple[int, str]] = set()
+        self.stuck = False
+        """A call did not answer: what it holds is unknown, and the subject is not to be used again."""
+
+    def begin(self) -> None:
+        """A new history, on an empty store in each namespace."""
+        self.runner.run(self.subject.begin())
+        self.steps = []
+        self.named = set()
+        self.beliefs = [begin(State(profile=self.subject.profile)) for _ in range(self.subject.spaces)]
+        self.histories += 1
+
+    def state(self, space: int = 0) -> State:
+        """A state that the history so far allows."""
+        return self.beliefs[space].state
+
+    def do(self, op: Operation, space: int = 0, *, check: bool = False) -> Response:
+        """Make the call and judge its answer; after a refusal look at everything. Raises Diverged."""
+        began = time.time_ns()
+        response = self._answer(space, op)
+        ended = time.time_ns()
+        self.calls += 1
+        self.steps.append(Step(op, response, space, check))
+        if isinstance(response, Lost):
+            raise self._diverged("SNAP-LIVE-1", "an answer", f"none: {response.reason}")
+        belief = perform(self.beliefs[space], op, response, began, ended)
+        if isinstance(belief, Divergence):
+            raise Diverged(finding(self.steps, belief))
+        self.beliefs[space] = belief
+        self.reached.update(belief.clauses)
+        self._reach(space, op, response)
+        changed = self.subject.changed()
+        if changed:
+            raise self._diverged("SNAP-HOLD-1", "every result as it was given", changed)
+        if isinstance(response, Failed) and not check:
+            self._look_around(space, op)
+        return response
+
+    def end(self) -> None:
+        """Remove all, children first, as part of the history; then nothing is left."""
+        self.reached["SNAP-HOLD-1"] += 1
+        for space in range(self.subject.spaces):
+            snapshots = self.state(space).snapshots
+            parents = {s.parent for s in snapshots.values()}
+            while snapshots:
+                for key in [k for k in snapshots if k not in parents]:
+                    self.do(ops.Remove(key), space, check=True)
+                snapshots = self.state(space).snapshots
+                parents = {s.parent for s in snapshots.values()}
+            self.do(ops.Walk(), space, check=True)
+
+    def clear(self) -> None:
+        """After a divergence: make room for the next history."""
+        if not self.stuck:
+            self.runner.run(self.subject.clear())
+
+    def _answer(self, space: int, op: Operation) -> Response:
+        return self.runner.run(self._with_deadline(space, op))
+
+    async def _with_deadline(self, space: int, op: Operation) -> Response:
+        """A call that does not answer is left behind, not cancelled: to wait for its end would be to hang with it."""
+        task = asyncio.ensure_future(self.subject.perform(space, op))
+        done, _ = await asyncio.wait({task}, timeout=self.deadline)
+        if done:
+            return task.result()
+        self.stuck = True
+        return Lost(f"nothing came within {self.deadline:g} s")
+
+    def _diverged(self, clause: str, expected: str, came: str) -> Diverged:
+        return Diverged(Finding(tuple(self.steps), (Mismatch(clause, expected, came),)))
+
+    def _look_around(self, space: int, op: Operation) -> None:
+        """SNAP-FAIL-1: after a refused call everything is as it was; SNAP-LIVE-1: and a write goes through."""
+        try:
+            self._observe(space, op)
+        except Diverged as diverged:
+            refused = f"the store as before the refused {type(op).__name__.lower()}"
+            cause = Mismatch("SNAP-FAIL-1", refused, diverged.finding.mismatches[0].came)
+            raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
+        self.reached["SNAP-FAIL-1"] += 1
+        self.do(ops.Prepare(SPARE), space, check=True)
+        self.do(ops.Remove(SPARE), space, check=True)
+        self.reached["SNAP-LIVE-1"] += 1
+
+    def _observe(self, space: int, op: Operation) -> None:
+        """Every record, mount list and settled usage, and the content of the snapshot that the call named."""
+        self.do(ops.Walk(), space, check=True)
+        for key, snapshot in self.state(space).snapshots.items():
+            if snapshot.kind is not Kind.COMMITTED:
+                self.do(ops.Mounts(key), space, check=True)
+            elif snapshot.usage is not None:
+                self.do(ops.Usage(key), space, check=True)
+        named = self.state(space).get(getattr(op, "key", ""))
+        if named is not None and named.kind is Kind.ACTIVE:
+            self.do(ops.Read(getattr(op, "key", "")), space, check=True)
+
+    def _reach(self, space: int, op: Operation, response: Response) -> None:
+        """Count the clauses that no single answer shows."""
+        made = getattr(op, "name", "") or getattr(op, "key", "")
+        if isinstance(response, Returned) and isinstance(op, ops.Prepare | ops.View | ops.Commit):
+            if (space, made) in self.named and made != SPARE:
+                self.reached["SNAP-KEY-3"] += 1
+            self.named.add((space, made))
+        if self.subject.spaces > 1 and all(b.state.snapshots for b in self.beliefs):
+            self.reached["DOOR-NS-2"] += 1
+        if isinstance(op, ops.Read) and isinstance(response, Returned) and len(ancestors(self.state(space), op.key)) >= DEEP:
+            self.reached["SNAP-PARENT-2"] += 1
+
+
+def replay(session: Session, steps: tuple[Step, ...]) -> Finding | None:
+    """Make the calls of a history again; gives what the spec does not allow, or None when all answers are allowed."""
+    session.begin()
+    try:
+        for step in steps:
+            if not step.check:
+                session.do(step.op, step.space)
+        session.end()
+    except Diverged as diverged:
+        session.clear()
+        return diverged.finding
+    return None

@@ -1,0 +1,162 @@
+"""What is under test, named by a string: `KIND:PLACE?OPTION=VALUE&...`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from snapspec.conformance.contents import Contents
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.machine import Surroundings
+from snapspec.conformance.session import DEADLINE
+from snapspec.conformance.subjects.abstract import ModelSubject
+from snapspec.conformance.subjects.base import Subject
+from snapspec.conformance.subjects.grpc import ContainerdSubject, PluginSubject
+from snapspec.conformance.subjects.python import PythonSubject, find_factory
+from snapspec.conformance.subjects.reference import ReferenceSubject, choose_ground
+from snapspec.conformance.workspace import Workspace
+from snapspec.model.guards import Door, Rebase
+from snapspec.model.state import Measure, Profile, RootMetadata
+
+#: What containerd's own drivers declare; options on the address say otherwise.
+KNOWN: dict[str, Profile] = {
+    "overlayfs": Profile(usage=Measure.LAYER, root=RootMetadata.OWNER),
+    "native": Profile(usage=Measure.COPY, cleanup=False),
+    "btrfs": Profile(usage=Measure.DELTA, cleanup=False),
+}
+
+#: The options that declare an alternative of the profile.
+DECLARED = ("cleanup", "rebase", "usage", "root")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed address."""
+
+    text: str
+    kind: str
+    place: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "ref": ("size", "fs", "plain"),
+    "model": ("door", *DECLARED),
+    "py": DECLARED,
+    "containerd": ("snapshotter", "namespace", *DECLARED),
+    "plugin": ("snapshotter", *DECLARED),
+}
+
+FORMS = (
+    "ref:overlay, ref:copy, model:, py:package.module:factory, containerd:SOCKET?snapshotter=NAME, plugin:SOCKET?snapshotter=NAME"
+)
+
+
+def parse(text: str) -> Address:
+    """Take an address apart. CannotRun, naming what would be right, for an unknown kind or option."""
+    head, _, tail = text.partition("?")
+    kind, colon, place = head.partition(":")
+    if not colon or kind not in OPTIONS:
+        raise CannotRun(f"{text!r} names no subject: write one of {FORMS}")
+    try:
+        pairs = parse_qsl(tail, keep_blank_values=True, strict_parsing=bool(tail))
+    except ValueError:
+        raise CannotRun(f"the options {tail!r} are not of the form OPTION=VALUE&OPTION=VALUE: correct them") from None
+    for name, _ in pairs:
+        if name not in OPTIONS[kind]:
+            raise CannotRun(f"{kind}: has no option {name!r}: it takes {', '.join(OPTIONS[kind])}")
+    return Address(text, kind, place, dict(pairs))
+
+
+def make(address: Address, surroundings: Surroundings, workspace: Workspace) -> Subject:
+    """The subject, not yet started. CannotRun for a place or a value that cannot be."""
+    contents = Contents(workspace.scratch("mnt"), mounts=surroundings.how != "none")
+    match address.kind:
+        case "ref":
+            return _reference(address, surroundings, workspace, contents)
+        case "model":
+            return _model(address)
+        case "py":
+            factory = find_factory(address.place)
+            profile = _declared(getattr(factory, "profile", Profile()), address)
+            return PythonSubject(address.text, contents, workspace.scratch("driver"), factory, profile)
+        case _:
+            return _remote(address, contents, workspace)
+
+
+def _reference(address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents) -> Subject:
+    if address.place not in ("overlay", "copy"):
+        raise CannotRun(f"there is no reference {address.place!r}: write ref:overlay or ref:copy")
+    plain = _choice(address, "plain", {"yes": True, "no": False}, False)
+    file_system = _choice(address, "fs", {"ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs"}, "ext4")
+    size = _size(address, _LEAST[file_system])
+    ground = choose_ground(address.place, plain, surroundings)
+    return ReferenceSubject(address.text, contents, workspace.scratch("store"), ground, size, file_system)
+
+
+#: The size of a pool that was given none.
+_LEAST = {"ext4": 256 << 20, "xfs": 512 << 20, "btrfs": 512 << 20}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _size(address: Address, default: int) -> int:
+    if "size" not in address.options:
+        return default
+    found = re.fullmatch(r"(\d+)([kmg]?)", address.options["size"].lower())
+    if found is None:
+        raise CannotRun(f"{address.options['size']!r} is no size: write a number with k, m or g, such as size=256m")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _model(address: Address) -> Subject:
+    if address.place:
+        raise CannotRun(f"the model has no place {address.place!r}: write model: and options only")
+    door = _choice(address, "door", {d.value: d for d in Door}, Door.DIRECT)
+    return ModelSubject(address.text, _declared(Profile(door=door), address))
+
+
+def _remote(address: Address, contents: Contents, workspace: Workspace) -> Subject:
+    if not address.place:
+        raise CannotRun(f"{address.kind}: names no socket: write {address.kind}:/path/to/socket?snapshotter=NAME")
+    snapshotter = address.options.get("snapshotter", "" if address.kind == "containerd" else "snapspec")
+    if not snapshotter:
+        raise CannotRun(f"{address.text} names no snapshotter: add ?snapshotter=NAME (`ctr plugins ls` lists them)")
+    door = Door.METADATA if address.kind == "containerd" else Door.DIRECT
+    known = KNOWN.get(snapshotter, Profile())
+    profile = _declared(replace(known, door=door, wire=True, rebase=Rebase.IGNORED), address)
+    socket = f"unix://{Path(address.place).absolute()}"
+    # The session's deadline comes first: the kit then knows that the call hangs, and does not take its end for an answer.
+    deadline = 3 * DEADLINE
+    if door is Door.DIRECT:
+        return PluginSubject(address.text, contents, workspace, socket, snapshotter, profile, deadline)
+    namespace = address.options.get("namespace", "")
+    return ContainerdSubject(address.text, contents, workspace, socket, snapshotter, profile, deadline, namespace)
+
+
+def _declared(profile: Profile, address: Address) -> Profile:
+    """The profile with what the options declare."""
+    return replace(
+        profile,
+        cleanup=_choice(address, "cleanup", {"yes": True, "no": False}, profile.cleanup),
+        rebase=_choice(address, "rebase", _by_value(Rebase), profile.rebase),
+        usage=_choice(address, "usage", _by_value(Measure), profile.usage),
+        root=_choice(address, "root", _by_value(RootMetadata), profile.root),
+    )
+
+
+def _by_value(choices: type[Enum]) -> dict[str, Any]:
+    return {choice.value: choice for choice in choices}
+
+
+def _choice(address: Address, option: str, choices: Mapping[str, Any], default: Any) -> Any:
+    given = address.options.get(option)
+    if given is None:
+        return default
+    if given not in choices:
+        raise CannotRun(f"{option}={given} is not possible: write {option}= with one of {', '.join(choices)}")
+    return choices[given]

@@ -1,0 +1,223 @@
+"""`containerd:SOCKET` and `plugin:SOCKET`: a snapshotter behind a socket, through containerd's metadata layer or directly."""
+
+from __future__ import annotations
+
+import datetime
+from contextlib import suppress
+from secrets import token_hex
+
+import grpc.aio
+
+from snapspec.conformance.contents import Contents
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.subjects.base import PortSubject, clear_prefix
+from snapspec.conformance.subjects.remote import Containerd, RemoteSnapshotter, TransportLost, connect, probe
+from snapspec.conformance.workspace import Note, Workspace
+from snapspec.impl.errors import AlreadyExists, NotFound, SnapshotError
+from snapspec.impl.ports import Snapshotter
+from snapspec.model.state import Profile
+
+
+class PluginSubject(PortSubject):
+    """A snapshotter's own socket. The kit cannot reopen its store; it touches names with the run's prefix only."""
+
+    reopens = False
+
+    def __init__(
+        self,
+        name: str,
+        contents: Contents,
+        workspace: Workspace,
+        address: str,
+        snapshotter: str,
+        profile: Profile,
+        deadline: float,
+    ) -> None:
+        super().__init__(contents)
+        self.name = name
+        self.note = f"snapshotter {snapshotter} at {address}"
+        self.profile = profile
+        self.workspace = workspace
+        self.address = address
+        self.snapshotter = snapshotter
+        self.deadline = deadline
+        self.run_prefix = f"snapspec-{token_hex(6)}/"
+        self.channel: grpc.aio.Channel | None = None
+        self.remotes: list[RemoteSnapshotter] = []
+        self.noted: Note | None = None
+
+    def history_prefix(self, number: int) -> str:
+        """Names of this run and of no other."""
+        return f"{self.run_prefix}{number}/"
+
+    def driver(self, space: int) -> Snapshotter:
+        """The connection of the namespace numbered `space`."""
+        return self.remotes[space]
+
+    async def start(self) -> None:
+        """Connect and find the snapshotter. CannotRun with the remedy when there is none."""
+        await self._connect((None,))
+        await probe(self.remotes[0])
+        self._note({"kind": "plugin", "address": self.address, "snapshotter": self.snapshotter, "prefix": self.run_prefix})
+
+    async def _connect(self, namespaces: tuple[str | None, ...], lease: str | None = None) -> None:
+        self.channel = await connect(self.address)
+        for namespace in namespaces:
+            self.remotes.append(RemoteSnapshotter(self.address, self.snapshotter, namespace, lease, self.deadline))
+
+    def _note(self, note: Note) -> None:
+        """Let a later run clean up, should this one be killed."""
+        self.noted = note
+        self.workspace.note(note)
+
+    async def reopen(self, close_twice: bool) -> None:
+        """Never called: `reopens` is False."""
+        raise CannotRun("a store behind a socket cannot be reopened: check it in its own process instead")
+
+    async def stop(self) -> None:
+        """Remove what bears the run's prefix and disconnect."""
+        left = 0
+        with suppress(TransportLost):
+            if self.noted is not None:
+                left = sum([await clear_prefix(remote, self.run_prefix) for remote in self.remotes])
+                await self._forget()
+        if self.noted is not None and left == 0:
+            self.workspace.strike(self.noted)
+            self.noted = None
+        for remote in self.remotes:
+            await remote.close()
+        self.remotes.clear()
+        if self.channel is not None:
+            await self.channel.close()
+            self.channel = None
+
+    async def _forget(self) -> None:
+        """Undo what else `start` has made on the server."""
+
+
+class ContainerdSubject(PluginSubject):
+    """A snapshotter through containerd's metadata layer: two namespaces, each with a lease that keeps what the kit makes.
+
+    `namespace` is the user's own for the first of the two; empty: both are the run's, and go with it.
+    """
+
+    spaces = 2
+
+    def __init__(
+        self,
+        name: str,
+        contents: Contents,
+        workspace: Workspace,
+        address: str,
+        snapshotter: str,
+        profile: Profile,
+        deadline: float,
+        namespace: str = "",
+    ) -> None:
+        super().__init__(name, contents, workspace, address, snapshotter, profile, deadline)
+        token = self.run_prefix.rstrip("/")
+        self.lease = token
+        self.namespaces = (namespace or f"{token}-0", f"{token}-1")
+        self.own_namespaces = tuple(n for n in self.namespaces if n != namespace)
+        self._nowhere: RemoteSnapshotter | None = None
+
+    async def start(self) -> None:
+        """Connect, find the snapshotter, make the leases. CannotRun with the remedy when that cannot be."""
+        await self._connect(self.namespaces, self.lease)
+        self._nowhere = RemoteSnapshotter(self.address, self.snapshotter, None, None, self.deadline)
+        await probe(self.remotes[0])
+        self._note(
+            {
+                "kind": "containerd",
+                "address": self.address,
+                "snapshotter": self.snapshotter,
+                "prefix": self.run_prefix,
+                "lease": self.lease,
+                "namespaces": " ".join(self.namespaces),
+                "own": " ".join(self.own_namespaces),
+            }
+        )
+        for containerd in self._layers():
+            # Should nobody ever clean up after a killed run, containerd does so by itself.
+            expires = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+            labels = {"containerd.io/gc.expire": expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
+            try:
+                await containerd.create_lease(self.lease, labels)
+            except SnapshotError as error:
+                raise CannotRun(f"containerd refuses a lease ({error}): the kit needs one to keep what it makes") from error
+
+    def _layers(self) -> list[Containerd]:
+        if self.channel is None:
+            return []
+        return [Containerd(self.channel, namespace, self.deadline) for namespace in self.namespaces]
+
+    def nowhere(self) -> Snapshotter:
+        """The connection that names no namespace."""
+        if self._nowhere is None:
+            raise CannotRun("the subject was not started: start it first")
+        return self._nowhere
+
+    async def collect(self, space: int, dropped: tuple[str, ...]) -> None:
+        """Take `dropped` out of the lease, collect to the end, and put back what a child or a label has kept."""
+        containerd = self._layers()[space]
+        for key in dropped:
+            await containerd.drop_from_lease(self.lease, self.snapshotter, key)
+        await collect_garbage(containerd)
+        for key in dropped:
+            with suppress(NotFound):
+                await self.driver(space).stat(key)
+                await containerd.add_to_lease(self.lease, self.snapshotter, key)
+
+    async def _forget(self) -> None:
+        for containerd in self._layers():
+            with suppress(NotFound):
+                await containerd.delete_lease(self.lease, sync=True)
+            if containerd.namespace in self.own_namespaces:
+                with suppress(NotFound):
+                    await containerd.delete_namespace()
+
+    async def stop(self) -> None:
+        """As the other; and the leases and the run's own namespaces go."""
+        await super().stop()
+        if self._nowhere is not None:
+            await self._nowhere.close()
+            self._nowhere = None
+
+
+async def collect_garbage(containerd: Containerd) -> None:
+    """Let containerd's garbage collector run once, to its end: the deletion of a lease can be told to wait for that."""
+    trigger = f"snapspec-collect-{token_hex(4)}"
+    with suppress(AlreadyExists):
+        await containerd.create_lease(trigger)
+    await containerd.delete_lease(trigger, sync=True)
+
+
+async def clean_up_after(note: Note) -> int:
+    """Remove what a killed run has left on a server, as its note says; gives how many snapshots could not be removed.
+
+    Raises CannotRun when the server cannot be reached.
+    """
+    own = note.get("own", "").split()
+    left = 0
+    channel = await connect(note["address"])
+    try:
+        namespaces: list[str | None] = [*note.get("namespaces", "").split()] or [None]
+        for namespace in namespaces:
+            remote = RemoteSnapshotter(note["address"], note["snapshotter"], namespace)
+            try:
+                left += await clear_prefix(remote, note["prefix"])
+            finally:
+                await remote.close()
+            if namespace is not None:
+                await _clean_layer(Containerd(channel, namespace), note["lease"], namespace in own)
+    finally:
+        await channel.close()
+    return left
+
+
+async def _clean_layer(containerd: Containerd, lease: str, own: bool) -> None:
+    with suppress(NotFound):
+        await containerd.delete_lease(lease, sync=True)
+    if own:
+        with suppress(NotFound):
+            await containerd.delete_namespace()

@@ -1,0 +1,152 @@
+"""`py:package.module:factory`: a driver written in Python, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snapspec.conformance.contents import Contents
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.subjects.base import PortSubject
+from snapspec.impl.ports import Snapshotter
+from snapspec.model.state import Profile
+from snapspec.model.values import Info, Mount, Usage
+
+
+def find_factory(where: str) -> Callable[[Path], Any]:
+    """The factory that `package.module:name` names. CannotRun, saying what is missing, when there is none."""
+    module, _, name = where.partition(":")
+    if not module or not name:
+        raise CannotRun(f"py:{where} names no factory: write py:package.module:factory")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise CannotRun(f"py:{where} cannot be imported ({error}): install it, or set PYTHONPATH to where it is") from None
+    except AttributeError:
+        raise CannotRun(
+            f"the module {module} has no {name!r}: name a function that takes a directory and gives a driver"
+        ) from None
+    if not callable(found):
+        raise CannotRun(f"{name!r} in {module} cannot be called: name a function that takes a directory and gives a driver")
+    factory: Callable[[Path], Any] = found
+    return factory
+
+
+class PythonSubject(PortSubject):
+    """A driver that `factory(directory)` opens, with the methods of the snapshotter port, each plain or async.
+
+    To reopen, the driver is closed and the factory is called again with the same directory.
+    """
+
+    reopens = True
+
+    def __init__(self, name: str, contents: Contents, directory: Path, factory: Callable[[Path], Any], profile: Profile) -> None:
+        super().__init__(contents)
+        self.name = name
+        self.note = "a driver in this process"
+        self.profile = profile
+        self.directory = directory
+        self.factory = factory
+        self._driver: Snapshotter | None = None
+
+    def driver(self, space: int) -> Snapshotter:
+        """The driver; it has one namespace."""
+        if self._driver is None:
+            raise CannotRun("the driver was not started: start the subject first")
+        return self._driver
+
+    async def start(self) -> None:
+        """Call the factory. CannotRun when it fails."""
+        try:
+            self._driver = await self._open()
+        except Exception as error:
+            raise CannotRun(f"the factory of {self.name} failed ({type(error).__name__}: {error}): mend it first") from error
+
+    async def _open(self) -> Snapshotter:
+        made = self.factory(self.directory)
+        return Threaded(await made if inspect.isawaitable(made) else made)
+
+    async def reopen(self, close_twice: bool) -> None:
+        """Close, twice when asked, and call the factory again with the same directory."""
+        await self.driver(0).close()
+        if close_twice:
+            await self.driver(0).close()
+        self._driver = await self._open()
+
+    async def stop(self) -> None:
+        """Close the driver; its directory is the run's to remove."""
+        if self._driver is not None:
+            await self._driver.close()
+
+
+class Threaded:
+    """A driver whose methods may be plain: those run in a thread, so that one that hangs is seen to hang."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    async def _call(self, name: str, *arguments: object) -> Any:
+        method = getattr(self._driver, name)
+        if inspect.iscoroutinefunction(method):
+            return await method(*arguments)
+        result = await asyncio.to_thread(method, *arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    async def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
+        """See the port."""
+        mounts: Sequence[Mount] = await self._call("prepare", key, parent, labels)
+        return mounts
+
+    async def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
+        """See the port."""
+        mounts: Sequence[Mount] = await self._call("view", key, parent, labels)
+        return mounts
+
+    async def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """See the port."""
+        await self._call("commit", name, key, labels, parent)
+
+    async def remove(self, key: str) -> None:
+        """See the port."""
+        await self._call("remove", key)
+
+    async def mounts(self, key: str) -> Sequence[Mount]:
+        """See the port."""
+        mounts: Sequence[Mount] = await self._call("mounts", key)
+        return mounts
+
+    async def stat(self, key: str) -> Info:
+        """See the port."""
+        info: Info = await self._call("stat", key)
+        return info
+
+    async def update(self, info: Info, paths: Sequence[str] = ()) -> Info:
+        """See the port."""
+        after: Info = await self._call("update", info, paths)
+        return after
+
+    async def usage(self, key: str) -> Usage:
+        """See the port."""
+        usage: Usage = await self._call("usage", key)
+        return usage
+
+    async def walk(self, filters: Sequence[str] = ()) -> AsyncIterator[Info]:
+        """See the port; a plain walk gives any iterable."""
+        if inspect.isasyncgenfunction(self._driver.walk):
+            async for info in self._driver.walk(filters):
+                yield info
+            return
+        for info in await asyncio.to_thread(lambda: list(self._driver.walk(filters))):
+            yield info
+
+    async def cleanup(self) -> None:
+        """See the port."""
+        await self._call("cleanup")
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._call("close")

@@ -1,0 +1,170 @@
+"""One process of a run: it opens the subject, does its share, and tells the process that started it in JSON lines.
+
+A process of its own, so that a driver call that never comes back can be left behind, and so that the mounts are private.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snapspec.conformance.codec import encode
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.files import permits
+from snapspec.conformance.history import Finding, encode_finding, line, load
+from snapspec.conformance.machine import enter
+from snapspec.conformance.scenarios import smoke
+from snapspec.conformance.search import BATCH, Search, run_batch, run_scenarios, scenario, shorten
+from snapspec.conformance.session import Session, replay
+from snapspec.conformance.subjects.address import make, parse
+from snapspec.conformance.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay."""
+
+    task: str
+    subject: str
+    number: int = 0
+    workers: int = 1
+    examples: int = 0
+    budget: float = 0.0
+    seed: int = 0
+    file: str = ""
+
+
+def tell(kind: str, **what: Any) -> None:
+    """One line to the process that started this one; when that is gone, so is the reason to go on."""
+    try:
+        print(json.dumps({"kind": kind, **what}), flush=True)
+    except BrokenPipeError:
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def opened(plan: Plan) -> Iterator[tuple[Session, Workspace]]:
+    """The subject, started, in a session; all is undone at the end, however that comes."""
+    surroundings = enter()
+    with Workspace.create() as workspace, asyncio.Runner() as runner:
+        subject = make(parse(plan.subject), surroundings, workspace)
+        session = Session(subject, runner)
+        try:
+            runner.run(subject.start())
+            tell("started", note=subject.note, profile=encode(subject.profile))
+            yield session, workspace
+        finally:
+            if session.stuck:
+                # The driver holds a call that never came back: nothing here waits for it, the process simply ends.
+                tell("stuck")
+                _leave(workspace)
+            runner.run(subject.stop())
+
+
+def _leave(workspace: Workspace) -> None:
+    """End at once. The mount namespace takes the mounts along; the run directory is left to the next run's cleaning."""
+    tell("left", directory=str(workspace.directory))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def run(plan: Plan) -> None:
+    """Do the plan."""
+    with opened(plan) as (session, workspace):
+        match plan.task:
+            case "smoke":
+                _smoke(session)
+            case "replay":
+                _replay(session, Path(plan.file))
+            case _:
+                _check(plan, session, workspace)
+        tell("done", **_counts(session))
+
+
+def _counts(session: Session) -> dict[str, Any]:
+    return {"histories": session.histories, "calls": session.calls, "reached": dict(session.reached)}
+
+
+def _tell_finding(finding: Finding | None) -> None:
+    if finding is not None:
+        tell("finding", finding=encode_finding(finding))
+
+
+def _smoke(session: Session) -> None:
+    found = scenario(session, smoke())
+    for step in session.steps:
+        if not step.check:
+            tell("line", text=line(step))
+    _tell_finding(found)
+
+
+def _replay(session: Session, file: Path) -> None:
+    found = replay(session, load(file).steps)
+    for step in session.steps if found is None else found.calls:
+        if not step.check:
+            tell("line", text=line(step))
+    _tell_finding(found)
+
+
+def _check(plan: Plan, session: Session, workspace: Workspace) -> None:
+    told = 0.0
+
+    def report() -> None:
+        nonlocal told
+        if time.monotonic() - told > 0.2:
+            told = time.monotonic()
+            tell("progress", **_counts(session), shrinking=search.best is not None)
+
+    until = time.monotonic() + plan.budget if plan.budget else float("inf")
+    search = Search(session, permits(str(workspace.directory)), until, report)
+    if plan.number == 0:
+        run_scenarios(search)
+    drawn = 0
+    while search.best is None and search.wanted() and drawn < plan.examples:
+        count = min(BATCH, plan.examples - drawn)
+        # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
+        run_batch(search, count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
+        drawn += count
+    shorten(search)
+    _tell_finding(search.best)
+
+
+def main() -> None:
+    """The entry of the process: the plan stands in the first argument."""
+    _end_with_parent()
+    plan = Plan(**json.loads(sys.argv[1]))
+    try:
+        run(plan)
+    except CannotRun as error:
+        tell("cannot", why=str(error))
+    except Exception:  # noqa: BLE001  # whatever it is, it is the kit's own fault, and the run says so
+        tell("error", trace=traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    """End politely, with all undone, when told to and when the process that started this one dies."""
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to all; the parent decides
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+    if os.getppid() == 1:
+        raise SystemExit(1)
+
+
+def _terminated(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The immutable mapping: changes give new ones, contents decide equality, and the order of making counts for nothing."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapspec.model.frozen import Map
+
+small = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3))
+
+
+@given(small, st.sampled_from("abcd"), st.integers(0, 3))
+def test_set_gives_a_new_mapping_and_leaves_the_old_one(items: dict[str, int], key: str, value: int) -> None:
+    before = Map(items)
+    after = before.set(key, value)
+    assert dict(after) == {**items, key: value}
+    assert dict(before) == items
+
+
+@given(small, st.lists(st.sampled_from("abcdx")))
+def test_without_takes_keys_away_whether_they_are_there_or_not(items: dict[str, int], keys: list[str]) -> None:
+    before = Map(items)
+    assert dict(before.without(*keys)) == {k: v for k, v in items.items() if k not in keys}
+    assert dict(before) == items
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), unique_by=lambda item: item[0]), st.randoms())
+def test_equal_contents_are_equal_and_hash_alike_in_any_order(items: list[tuple[str, int]], random: Random) -> None:
+    one = Map(items)
+    random.shuffle(items)
+    other = Map(items)
+    assert one == other
+    assert hash(one) == hash(other) == hash(one)
+    assert {one: 1}[other] == 1
+
+
+def test_a_mapping_reads_like_any_other() -> None:
+    pairs = Map([("a", 1), ("b", 2)])
+    assert pairs["a"] == 1
+    assert list(pairs) == ["a", "b"]
+    assert len(pairs) == 2
+    assert "a" in pairs
+    assert "c" not in pairs
+    assert pairs.get("c") is None
+    assert repr(pairs) == "Map({'a': 1, 'b': 2})"
+
+
+def test_a_mapping_is_no_dict() -> None:
+    """A dict can change, so equality with one would not last."""
+    assert Map({"a": 1}) != {"a": 1}
+    assert Map({"a": 1}) != Map({"a": 2})
