@@ -152,7 +152,7 @@ class SnapshotMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end everything is removed, and that is judged too."""
-        if self.running:
+        if self.running and not self.session.over:
             self._guarded(self.session.end)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -22,8 +22,9 @@ BATCH = 25
 #: Calls in one drawn history.
 STEPS = 30
 
-#: How long a finding is made shorter, in seconds, by Hypothesis and once more by leaving out single calls.
+#: How long, in seconds, a finding is made shorter at most, and without having become shorter.
 SHRINKING = 60.0
+PATIENCE = 15.0
 
 
 @dataclass
@@ -35,21 +36,27 @@ class Search:
     until: float
     report: Callable[[], None]
     best: Finding | None = None
-    shrinking_until: float = field(default=float("inf"))
+    shrinking_until: float = 0.0
+    last: float = 0.0
 
     def wanted(self) -> bool:
         """Whether another history may begin: Hypothesis asks before each, while it draws and while it shrinks."""
         self.report()
         now = time.monotonic()
-        return not self.session.stuck and now < (self.until if self.best is None else self.shrinking_until)
+        return not self.session.over and now < (self.until if self.best is None else self.shrinking_until)
 
     def found(self, finding: Finding) -> None:
         """Keep the finding when it is the first, or shorter than one of the same clause."""
         if self.best is None:
-            self.best = finding
-            self.shrinking_until = time.monotonic() + SHRINKING
+            self.last = time.monotonic() + SHRINKING
+            self._keep(finding)
         elif finding.clause == self.best.clause and len(finding.calls) < len(self.best.calls):
-            self.best = finding
+            self._keep(finding)
+
+    def _keep(self, finding: Finding) -> None:
+        self.best = finding
+        single = len(finding.calls) == 1
+        self.shrinking_until = 0.0 if single else min(self.last, time.monotonic() + PATIENCE)
 
 
 def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
@@ -106,19 +113,21 @@ def _settings(examples: int) -> settings:
 
 def shorten(search: Search) -> None:
     """Leave out one call after the other, last first, as long as the same clause breaks."""
-    shorter = search.best is not None and not search.session.stuck
-    while shorter and search.best is not None:
-        shorter = _shorten_once(search, search.best)
+    if search.best is not None and len(search.best.calls) > 1:
+        search.last = time.monotonic() + SHRINKING
+        search.shrinking_until = time.monotonic() + PATIENCE
+    while search.best is not None and _shorten_once(search, search.best):
+        pass
 
 
 def _shorten_once(search: Search, best: Finding) -> bool:
     steps: tuple[Step, ...] = tuple(s for s in best.steps if not s.check)
     for left_out in reversed(range(len(steps))):
-        if time.monotonic() > search.shrinking_until + SHRINKING:
+        if not search.wanted():
             return False
         found = replay(search.session, steps[:left_out] + steps[left_out + 1 :])
-        search.report()
-        if found is not None and found.clause == best.clause and len(found.calls) < len(best.calls):
-            search.best = found
+        if found is not None:
+            search.found(found)
+        if search.best is not best:
             return True
     return False

@@ -53,6 +53,8 @@ class Session:
         self.named: set[tuple[int, str]] = set()
         self.stuck = False
         """A call did not answer: what it holds is unknown, and the subject is not to be used again."""
+        self.over = False
+        """No more calls are to be made: one is stuck, or this process was told to end."""
 
     def begin(self) -> None:
         """A new history, on an empty store in each namespace."""
@@ -103,11 +105,15 @@ class Session:
 
     def clear(self) -> None:
         """After a divergence: make room for the next history."""
-        if not self.stuck:
+        if not self.over:
             self.runner.run(self.subject.clear())
 
     def _answer(self, space: int, op: Operation) -> Response:
-        return self.runner.run(self._with_deadline(space, op))
+        try:
+            return self.runner.run(self._with_deadline(space, op))
+        except BaseException:
+            self.over = True  # whether the call took effect is not known
+            raise
 
     async def _with_deadline(self, space: int, op: Operation) -> Response:
         """A call that does not answer is left behind, not cancelled: to wait for its end would be to hang with it."""
@@ -115,7 +121,7 @@ class Session:
         done, _ = await asyncio.wait({task}, timeout=self.deadline)
         if done:
             return task.result()
-        self.stuck = True
+        self.stuck = self.over = True
         return Lost(f"nothing came within {self.deadline:g} s")
 
     def _diverged(self, clause: str, expected: str, came: str) -> Diverged:

@@ -149,6 +149,8 @@ def main() -> None:
     except CannotRun as error:
         tell("cannot", why=str(error))
     except Exception:  # noqa: BLE001  # whatever it is, it is the kit's own fault, and the run says so
+        if _told_to_end:
+            return  # what an interrupted search says of itself is of no interest
         tell("error", trace=traceback.format_exc())
 
 
@@ -161,7 +163,12 @@ def _end_with_parent() -> None:
         raise SystemExit(1)
 
 
-def _terminated(number: int, frame: object) -> None:
+#: Holds the signal that has told this process to end.
+_told_to_end: list[int] = []
+
+
+def _terminated(number: int, _: object) -> None:
+    _told_to_end.append(number)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(1)
 

@@ -149,6 +149,7 @@ class Pool:
         self._lock_file = os.path.join(directory, "lock")
         self._ballast = os.path.join(self.root, "ballast")
         self._lock = -1
+        self._opener = os.getpid()
         self._identity: Identity | None = None  # of the image, as soon as it may be attached or mounted by us
         self._fresh = False  # this open makes the image
 
@@ -160,8 +161,9 @@ class Pool:
 
     def __del__(self) -> None:
         """Closes a pool that an interrupt lost, between open_pool and its `with` or between that and close."""
-        with suppress(PoolError, OSError):
-            self._close()
+        if os.getpid() == self._opener:  # a forked child has a copy of the object, but not the pool
+            with suppress(PoolError, OSError):
+                self._close()
 
     # The steps of opening. Each may fail: it is noted before it is taken, and `_abandon` looks at what is there.
 
@@ -280,15 +282,19 @@ class Pool:
         """Gives what is free in the pool back to the file system below the image; the bytes that were told to be free."""
         self._require_open()
         with _opened(self.root) as fd:
+            if self.file_system == "xfs":
+                syscalls.xfs_finish_deletions(fd, self.root)
             syscalls.syncfs(fd, self.root)  # what was deleted is free when that is on disk
             try:
-                return syscalls.fitrim(fd, self.root)
+                told = syscalls.fitrim(fd, self.root)
             except OSError as error:
                 if error.errno == errno.EOPNOTSUPP:
                     raise PoolError(
                         f"no holes can be punched in {self._image!r}; keep it on ext4, xfs, btrfs or tmpfs"
                     ) from error
                 raise
+        _wait_until_idle(self._device())
+        return told
 
     def grow(self, size: int) -> None:
         """Makes the pool `size` bytes large while it is in use. A grow that was interrupted is completed by the next.
@@ -417,6 +423,16 @@ def _ask(number: int, image: Identity, *, detach: bool = False) -> bool:
         if error.errno in (errno.ENOENT, errno.ENXIO):  # it went by itself
             return False
         raise
+
+
+def _wait_until_idle(number: int) -> None:
+    """Waits until loop device `number` has nothing to do, but not for long: xfs does not wait for the holes that it asks for."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        with open(f"/sys/block/loop{number}/inflight") as file:
+            if not any(map(int, file.read().split())):
+                return
+        time.sleep(0.001)
 
 
 def _is_on(device: int, image: Identity) -> bool:

@@ -6,15 +6,14 @@ is of the list: that is what `unmount` takes away, also when an interrupt came b
 
 from __future__ import annotations
 
+import _thread
 import errno
 import mmap
 import os
 import re
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -213,7 +212,11 @@ def mounted(mounts: Sequence[Mount], target: str) -> Iterator[str]:
         _mount_all(requests, place)
         yield place
     finally:
-        unmount(place)
+        try:
+            unmount(place)
+        except KeyboardInterrupt:  # it may have come before unmount began
+            unmount(place)
+            raise
 
 
 def _mount_all(requests: list[_Request], place: str) -> None:
@@ -290,28 +293,30 @@ def open_loop(number: int, access: int) -> int:
 
 def undisturbed(work: Callable[[], None]) -> None:
     """Does `work` in a thread, which no interrupt reaches: one that comes is raised when the work is done."""
-    begun, ended = threading.Lock(), threading.Event()
+    begun, ended = _thread.allocate_lock(), _thread.allocate_lock()
+    outcome: list[BaseException | None] = []
 
     def run() -> None:
         if begun.acquire(blocking=False):
             try:
                 work()
-            finally:
-                ended.set()
+                outcome.append(None)
+            except BaseException as error:  # noqa: BLE001 - raised where the caller waits
+                outcome.append(error)
+            ended.release()
 
-    thread = ThreadPoolExecutor(1)
+    # Bare threads and locks: an interrupt that comes inside those of `threading` can leave them locked or be lost in them.
+    ended.acquire()
     try:
-        thread.submit(run).result()
-    except BaseException:
-        # The executor loses a thread when it is interrupted while it starts one: it cannot tell whether the work was begun.
-        if begun.acquire(blocking=False):
-            with ThreadPoolExecutor(1) as other:
-                other.submit(work).exception()
-        else:
-            ended.wait()
+        _thread.start_new_thread(run, ())
+        ended.acquire()
+    except KeyboardInterrupt:
+        _thread.start_new_thread(run, ())  # in case that was not reached; the thread that is late finds nothing to do
+        while not outcome:
+            time.sleep(0.001)
         raise
-    finally:
-        thread.shutdown()
+    if outcome[0] is not None:
+        raise outcome[0]
 
 
 # --- overlay ---

@@ -62,12 +62,14 @@ _LOOP_SET_CAPACITY = 0x4C07
 _LOOP_CONFIGURE = 0x4C0A
 _LOOP_CTL_GET_FREE = 0x4C82
 _FITRIM = 0xC0185879
+_XFS_IOC_FREE_EOFBLOCKS = 0x8080583A
 
 # struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt_type, encrypt_key_size, flags;
 # file_name, crypt_name, encrypt_key, init. struct loop_config puts fd and block_size before it, eight words after.
 _LOOP_INFO = struct.Struct("=5Q4I64s64s32s2Q")
 _LOOP_CONFIG = struct.Struct("=2I5Q4I64s64s32s2Q64x")
 _OPEN_HOW = struct.Struct("=3Q")
+_XFS_EOFBLOCKS = struct.Struct("=2I120x")  # version 1; flag 1: wait until it is done
 _TRIM_RANGE = struct.Struct("=3Q")
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -207,6 +209,11 @@ def fitrim(fd: int, path: str | None = None) -> int:
     span = bytearray(_TRIM_RANGE.pack(0, (1 << 64) - 1, 0))
     _ioctl(fd, _FITRIM, span, "FITRIM", path)
     return int(_TRIM_RANGE.unpack(span)[1])
+
+
+def xfs_finish_deletions(fd: int, path: str | None = None) -> None:
+    """Frees in the xfs of `fd` the blocks of deleted files, which it does later by itself, and those beyond the ends of files."""
+    _ioctl(fd, _XFS_IOC_FREE_EOFBLOCKS, bytearray(_XFS_EOFBLOCKS.pack(1, 1)), "XFS_IOC_FREE_EOFBLOCKS", path)
 
 
 def enter_private_namespace() -> None:

@@ -341,14 +341,29 @@ def walk(state: State, op: ops.Walk, at: Span = NOW) -> Outcomes:
     try:
         wanted = [filters.parse(text) for text in op.filters]
     except ValueError:
-        errors = INVALID | {ErrorClass.UNKNOWN} if state.profile.wire else INVALID
-        return (Outcome("SNAP-WALK-5", Refused(errors), state),)
+        shows = ("SNAP-WALK-8",) if state.profile.wire else ()
+        return (Outcome("SNAP-WALK-5", Refused(_walk_errors(state, INVALID)), state, shows),)
     names = tuple(name for name, s in state.snapshots.items() if not wanted or _matched(wanted, name, s))
-    listed = Outcome("SNAP-WALK-2" if wanted else "SNAP-WALK-1", Lists(names), state)
-    if state.snapshots or state.profile.door is Door.METADATA:
+    listed = Outcome("SNAP-WALK-2" if wanted else "SNAP-WALK-1", Lists(names), state, _filter_clauses(state, wanted))
+    if state.snapshots:
         return (listed,)
-    errors = NOT_FOUND | {ErrorClass.UNKNOWN} if state.profile.wire else NOT_FOUND
-    return (listed, Outcome("SNAP-WALK-7", Refused(errors), state))
+    listed = replace(listed, clause="SNAP-WALK-7")
+    if state.profile.door is Door.METADATA:
+        return (listed,)
+    return (listed, Outcome("SNAP-WALK-7", Refused(_walk_errors(state, NOT_FOUND)), state))
+
+
+def _walk_errors(state: State, errors: frozenset[ErrorClass]) -> frozenset[ErrorClass]:
+    """The errors of a walk: over gRPC they may have lost their class (SNAP-WALK-8)."""
+    return errors | {ErrorClass.UNKNOWN} if state.profile.wire else errors
+
+
+def _filter_clauses(state: State, wanted: list[filters.Filter]) -> tuple[str, ...]:
+    """The clauses on single selectors that these filters put to the test in a store that has something to match."""
+    selectors = [selector for conjunction in wanted for selector in conjunction] if state.snapshots else []
+    missing = any(s.operator == "!=" and s.path not in filters.ALWAYS for s in selectors)
+    broken = any(s.operator == "~=" and not filters.compiles(s.value) for s in selectors)
+    return (*(("SNAP-WALK-3",) if missing else ()), *(("SNAP-WALK-4",) if broken else ()))
 
 
 def _matched(wanted: list[filters.Filter], name: str, snapshot: Snapshot) -> bool:
@@ -450,7 +465,8 @@ def nowhere(state: State, op: ops.Nowhere, at: Span = NOW) -> Outcomes:
     """DOOR-NS: a call that names no namespace. At the direct door there are none to name."""
     if state.profile.door is Door.DIRECT:
         return outcomes(state, op.call, at)
-    return (Outcome("DOOR-NS-1", Refused(PRECONDITION), state),)
+    errors = _walk_errors(state, PRECONDITION) if isinstance(op.call, ops.Walk) else PRECONDITION
+    return (Outcome("DOOR-NS-1", Refused(errors), state),)
 
 
 # --- content

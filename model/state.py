@@ -38,7 +38,7 @@ class Profile:
 
     door: Door = Door.DIRECT
     wire: bool = False
-    """Errors come over gRPC, where an error of walk has lost its class (SNAP-WALK-5)."""
+    """Errors come over gRPC, where an error of walk may have lost its class (SNAP-WALK-8)."""
     cleanup: bool = True
     rebase: Rebase = Rebase.REFUSED
     usage: Measure = Measure.LAYER

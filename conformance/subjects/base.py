@@ -127,8 +127,6 @@ class PortSubject(Subject):
                 return await self.contents.write(await self._list(space, key, held), changes)
             case ops.Read(key, held):
                 return await self.contents.read(await self._list(space, key, held))
-            case ops.Usage(key):
-                return await self._usage(space, key)
             case _:
                 return await self._call(self.driver(space), op, space)
 
@@ -155,6 +153,8 @@ class PortSubject(Subject):
             case ops.Update(name, labels, mask, parent, kind):
                 info = Info(self._key(name), parent, kind, labels, 0, 0)
                 return self._own(await driver.update(info, mask))
+            case ops.Usage(key):
+                return await self._usage(driver, space, key)
             case ops.Walk(texts):
                 return await self._walk(driver, texts)
             case ops.Cleanup():
@@ -165,11 +165,11 @@ class PortSubject(Subject):
         walk: AsyncIterator[Info] = driver.walk(tuple(self._filter(text) for text in texts))
         return tuple([self._own(info) async for info in walk if info.name.startswith(self.prefix)])
 
-    async def _usage(self, space: int, key: str) -> Reading:
+    async def _usage(self, driver: Snapshotter, space: int, key: str) -> Reading:
         """Measured first: the measurement syncs, and a driver may count what is on disk only."""
         place = self._places.get((space, key), "")
         measured = await asyncio.to_thread(measure, place) if Path(place).is_dir() and place else None
-        return Reading(await self.driver(space).usage(self._key(key)), measured)
+        return Reading(await driver.usage(self._key(key)), measured)
 
     async def _list(self, space: int, key: str, held: bool) -> tuple[Mount, ...]:
         if held and (space, key) in self._given:

@@ -556,6 +556,22 @@ def test_a_tree_may_be_deeper_than_fds_and_paths_go(workdir: Path) -> None:
     assert os.listdir("/proc/self/fd") == fds
 
 
+def test_a_tree_that_is_moved_meanwhile_does_not_lead_out_of_itself(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back up must end where the way down began."""
+    ours, elsewhere, call = tree(workdir / "ours"), directory(workdir / "elsewhere", precious="1"), syscalls.openat2
+    (elsewhere / "b").mkdir()
+
+    def move(fd: int, name: str, flags: int, resolve: int) -> int:
+        if name == ".." and (ours / "a" / "b").exists():
+            (ours / "a" / "b").rename(elsewhere / "moved")
+        return call(fd, name, flags, resolve)
+
+    monkeypatch.setattr(syscalls, "openat2", move)
+    with pytest.raises(OSError, match="moved while it was deleted"):
+        mounts.remove_tree(str(ours))
+    assert sorted(os.listdir(elsewhere)) == ["b", "moved", "precious"]
+
+
 def contents(path: Path) -> list[str]:
     return sorted(str(p.relative_to(path)) for p in path.rglob("*"))
 

@@ -142,7 +142,9 @@ def test_a_filter_matches(text: str, record: bool, bare: bool) -> None:
     assert matches(parse(text), BARE) is bare
 
 
-texts = st.one_of(st.text(max_size=6), st.sampled_from(["", "a.b", 'q"', "\\", "\n", "\0", "\ufffd", "a b", "~=", "é", "/x/", "=x"]))
+texts = st.one_of(
+    st.text(max_size=6), st.sampled_from(["", "a.b", 'q"', "\\", "\n", "\0", "\ufffd", "a b", "~=", "é", "/x/", "=x"])
+)
 selectors = st.builds(
     Selector, st.lists(texts, min_size=1, max_size=3).map(tuple), st.sampled_from(["==", "!=", "~="]), texts
 ) | st.builds(Selector, st.lists(texts, min_size=1, max_size=3).map(tuple))

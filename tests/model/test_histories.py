@@ -106,7 +106,9 @@ KEYS = ("a", "b", "c")
 keys = st.sampled_from(KEYS)
 parents = st.sampled_from(("", *KEYS))
 labels = st.sampled_from(((), (("l", "1"),)))
-changes = st.sampled_from([(MakeFile("f", b"x" * 600),), (Link("g", "f"),), (Truncate("f", 0),), (Unlink("f"), MakeFile("f", b""))])
+changes = st.sampled_from(
+    [(MakeFile("f", b"x" * 600),), (Link("g", "f"),), (Truncate("f", 0),), (Unlink("f"), MakeFile("f", b""))]
+)
 calls = st.one_of(
     st.builds(ops.Prepare, keys, parents, labels),
     st.builds(ops.Prepare, keys),
@@ -212,7 +214,7 @@ def event(data: st.DataObject, history: History) -> None:
             history.belief = crash(history.belief, driver.clock)
 
 
-@settings(max_examples=300)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.data(), st.sampled_from((DIRECT, replace(DIRECT, cleanup=False), METADATA)))
 def test_a_right_driver_is_never_found_wrong(data: st.DataObject, profile: Profile) -> None:
     """SNAP-FAIL-2: for every order in which calls begin, take effect and answer, the truth stays among what is believed."""

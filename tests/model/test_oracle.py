@@ -173,7 +173,10 @@ def test_of_two_commits_to_one_name_one_succeeds_and_the_other_key_stays() -> No
     assert not agree(state, calls, (DONE, DONE))
     assert not agree(state, calls, (TAKEN, TAKEN))
     belief = held(answered(overlapping(state, *calls), (1, TAKEN), (0, DONE)))
-    assert sorted((key, s.kind) for key, s in belief.state.snapshots.items() if key != "x") == [("b", Kind.ACTIVE), ("n", Kind.COMMITTED)]
+    assert sorted((key, s.kind) for key, s in belief.state.snapshots.items() if key != "x") == [
+        ("b", Kind.ACTIVE),
+        ("n", Kind.COMMITTED),
+    ]
 
 
 def test_of_two_commits_of_one_key_one_finds_it_gone() -> None:
@@ -430,6 +433,12 @@ def test_the_state_to_draw_by_has_the_older_snapshots_first() -> None:
     assert list(begin(state).state.snapshots) == ["c", "a", "b"]
 
 
+def test_of_several_states_the_one_with_the_fewest_snapshots_is_drawn_by() -> None:
+    belief = after(begin(EMPTY_STORE), (ops.Prepare("k"), Lost()), (ops.Prepare("z"), listed("/1")))
+    assert len(belief.worlds) == 2
+    assert list(belief.state.snapshots) == ["z"]
+
+
 ORDER = """
 from snapspec.model import ops
 from snapspec.model.oracle import begin, invoke, respond, perform
@@ -457,7 +466,10 @@ def test_the_state_and_the_divergence_are_the_same_for_the_same_history() -> Non
     """In every process: nothing that is drawn or reported hangs on the order of a set."""
     told = {
         subprocess.run(
-            [sys.executable, "-c", ORDER], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}, capture_output=True, check=True
+            [sys.executable, "-c", ORDER],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            check=True,
         ).stdout
         for seed in ("1", "2", "3")
     }
@@ -476,5 +488,3 @@ def test_a_merging_driver_and_a_remover_of_the_parent() -> None:
     assert agree(state, calls, (DONE, PRECONDITION))
     assert agree(state, calls, (NOT_FOUND, DONE))
     assert not agree(state, calls, (DONE, DONE))
-
-

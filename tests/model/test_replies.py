@@ -220,7 +220,11 @@ USAGE: list[tuple[Usage, Usage | None, dict[Measure, str]]] = [
     (Usage(12 * 512, 4), None, {}),
     (Usage(12 * 512 - 1, 4), None, {Measure.LAYER: "SNAP-USAGE-7", Measure.COPY: "SNAP-USAGE-7"}),
     (Usage(0, 0), None, {Measure.LAYER: "SNAP-USAGE-7", Measure.COPY: "SNAP-USAGE-7"}),
-    (Usage(1 << 50, 9), Usage(0, 0), {Measure.LAYER: "SNAP-USAGE-5", Measure.COPY: "SNAP-USAGE-5", Measure.DELTA: "SNAP-USAGE-6"}),
+    (
+        Usage(1 << 50, 9),
+        Usage(0, 0),
+        {Measure.LAYER: "SNAP-USAGE-5", Measure.COPY: "SNAP-USAGE-5", Measure.DELTA: "SNAP-USAGE-6"},
+    ),
     (Usage(-1, 0), None, dict.fromkeys(Measure, "SNAP-USAGE-4")),
     (Usage(0, -1), None, dict.fromkeys(Measure, "SNAP-USAGE-4")),
 ]
@@ -228,7 +232,9 @@ USAGE: list[tuple[Usage, Usage | None, dict[Measure, str]]] = [
 
 @pytest.mark.parametrize("measure", Measure)
 @pytest.mark.parametrize(("usage", "measured", "wrong"), USAGE)
-def test_usage_is_what_the_driver_declares(usage: Usage, measured: Usage | None, wrong: dict[Measure, str], measure: Measure) -> None:
+def test_usage_is_what_the_driver_declares(
+    usage: Usage, measured: Usage | None, wrong: dict[Measure, str], measure: Measure
+) -> None:
     """SNAP-USAGE-4 to SNAP-USAGE-7: equal to what was measured, not below the layer's own data, not above what it touched."""
     state = State(STATE.snapshots, replace(DIRECT, usage=measure))
     found = verdict(ops.Usage("k"), Reading(usage, measured), state)
@@ -316,7 +322,9 @@ def mismatch_clauses() -> set[str]:
             case ast.Call(func=ast.Name(id="Mismatch"), args=[ast.Constant(value=str(clause)), *_]):
                 found.add(clause)
             case ast.Assign(targets=[ast.Name(id="clause")], value=value):
-                found |= {n.value for n in ast.walk(value) if isinstance(n, ast.Constant) and re.match("SNAP-.*-[0-9]", str(n.value))}
+                found |= {
+                    n.value for n in ast.walk(value) if isinstance(n, ast.Constant) and re.match("SNAP-.*-[0-9]", str(n.value))
+                }
     return found
 
 
@@ -401,4 +409,3 @@ def test_an_error_fits_by_its_class_alone(errors: frozenset[ErrorClass], error: 
     unexpected = judge(Outcome("SNAP-CONTENT-2", Changed(()), STATE), Failed(error, message))
     assert isinstance(unexpected, Mismatch)
     assert unexpected.came.startswith(error.value)
-

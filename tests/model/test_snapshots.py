@@ -110,12 +110,16 @@ def test_commit_turns_the_key_into_the_name() -> None:
 
 def test_a_merged_layer_stands_on_the_parent_given_at_commit() -> None:
     """SNAP-COMMIT-7: its own files over the parent's, and the parent's where it has none."""
-    base = replace(COMMITTED, tree=grown(MakeFile("below", b"1"), MakeFile("both", b"2"), MakeDirectory("d"), MakeFile("d/x", b"3")))
+    base = replace(
+        COMMITTED, tree=grown(MakeFile("below", b"1"), MakeFile("both", b"2"), MakeDirectory("d"), MakeFile("d/x", b"3"))
+    )
     own = grown(MakeFile("own", b"4"), MakeFile("both", b"5"), MakeDirectory("d"), MakeFile("d/y", b"6"))
     state = store(replace(DIRECT, rebase=Rebase.MERGED), base=base, k=Snapshot(Kind.ACTIVE, tree=own))
     merged = only(state, ops.Commit("n", "k", (), "base")).state.snapshots["n"]
     assert merged.parent == "base"
-    assert merged.tree == grown(MakeFile("own", b"4"), MakeFile("d/y", b"6"), Unlink("both"), MakeFile("both", b"5"), tree=base.tree)
+    assert merged.tree == grown(
+        MakeFile("own", b"4"), MakeFile("d/y", b"6"), Unlink("both"), MakeFile("both", b"5"), tree=base.tree
+    )
 
 
 @pytest.mark.parametrize("rebase", Rebase)
@@ -324,7 +328,9 @@ def test_branches_that_end_alike_are_one_outcome() -> None:
 
 def test_nothing_is_written_through_a_view() -> None:
     """SNAP-MOUNTS-5: EROFS, or the error that the change would have met anyway; no change sees another."""
-    outcome = only(store(v=Snapshot(Kind.VIEW, tree=FILE)), ops.Write("v", (MakeFile("g", b""), Unlink("none"), MakeFile("f", b""))))
+    outcome = only(
+        store(v=Snapshot(Kind.VIEW, tree=FILE)), ops.Write("v", (MakeFile("g", b""), Unlink("none"), MakeFile("f", b"")))
+    )
     assert outcome.clause == "SNAP-MOUNTS-5"
     words = (frozenset({"EROFS"}), frozenset({"EROFS", "ENOENT"}), frozenset({"EROFS", "EEXIST"}))
     assert outcome.reply == Changed(words)
@@ -369,7 +375,11 @@ def test_in_any_history_every_call_has_an_outcome_and_a_refused_one_changes_noth
             assert outcome.state is state
         for key, snapshot in outcome.state.snapshots.items():
             before = state.get(key)
-            assert before is None or (before.kind, before.parent, before.created) == (snapshot.kind, snapshot.parent, snapshot.created)
+            assert before is None or (before.kind, before.parent, before.created) == (
+                snapshot.kind,
+                snapshot.parent,
+                snapshot.created,
+            )
             assert before is not None or isinstance(op, ops.Prepare | ops.View | ops.Commit)
         state = outcome.state
 
