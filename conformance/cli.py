@@ -22,8 +22,9 @@ from rich.text import Text
 from snapspec.conformance import doctor, machine
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import load, save
+from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.report.text import finding_lines, owed, progress_line, summary
-from snapspec.conformance.run import Run, execute, plans
+from snapspec.conformance.run import Run, execute, shared
 from snapspec.conformance.subjects.address import FORMS, parse
 from snapspec.conformance.worker import Plan
 
@@ -71,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--examples", type=_positive, default=EXAMPLES, help=f"histories to draw (default: {EXAMPLES})")
     check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
     check.add_argument("--seed", type=int, default=None, help="draw the same histories again")
+    check.add_argument(
+        "--without", type=_names, default=(), metavar="NAME,NAME", help=f"leave out, for a partial verdict: {', '.join(OPTIONAL)}"
+    )
     check.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)")
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
     for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor)):
@@ -92,6 +96,14 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not positive")
     return number
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    wrong = [name for name in names if name not in OPTIONAL]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} cannot be left out; what can is {', '.join(OPTIONAL)}")
+    return names
 
 
 def _seconds(text: str) -> float:
@@ -131,10 +143,10 @@ def _check(options: argparse.Namespace) -> int:
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"snapspec check {options.subject} --seed {seed}")
     jobs = min(options.jobs, options.examples)
-    shares = plans("check", options.subject, jobs, options.examples, options.budget, seed)
+    plan = Plan("check", options.subject, 0, 1, options.examples, options.budget, seed, "", options.without)
     with _Progress(options.examples, options.budget) as progress:
-        run = execute(shares, progress.show)
-    return _conclude(run, options.subject, options.out)
+        run = execute(shared(plan, jobs), progress.show)
+    return _conclude(run, options.subject, options.out, options.without)
 
 
 def _writable(out: Path) -> None:
@@ -180,7 +192,7 @@ class _Progress:
         return min(known, default=None)
 
 
-def _conclude(run: Run, subject: str, out: Path | None) -> int:
+def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...] = ()) -> int:
     """Print the verdict; gives the exit status. A finding counts for more than a fault of another process."""
     if run.note:
         print(f"  on {run.note}")
@@ -203,5 +215,5 @@ def _conclude(run: Run, subject: str, out: Path | None) -> int:
         missing = [clause for clause in owed(run.profile) if clause not in run.reached]
         if missing:
             print(f"  not put to the test: {', '.join(missing)}")
-    print(summary(run, subject))
+    print(summary(run, subject, without))
     return 0

@@ -45,13 +45,39 @@ ODD = ("n/a", "with space", "a,b==c", 'q"uote', "..", "%2e", "café", "x" * 300)
 NAMES = PLAIN + ODD
 
 
+#: The kinds of content that a run may leave out.
+CONTENT = ("devices", "links")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is not drawn: what the content's place does not permit, and what the run leaves out, by name."""
+
+    permits: Permits
+    without: frozenset[str] = frozenset()
+
+    @property
+    def devices(self) -> bool:
+        """Whether device nodes may be made."""
+        return self.permits.devices and "devices" not in self.without
+
+    @property
+    def links(self) -> bool:
+        """Whether hard links may be made."""
+        return "links" not in self.without
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a machine may draw for: the state believed, what the content's place permits, the names freed lately."""
+    """What a call is drawn for: the state believed, the limits of the run, the names freed lately.
+
+    `careful`: the call is to succeed, as far as that can be; otherwise each argument is as often wrong as right.
+    """
 
     state: State
-    permits: Permits
+    limits: Limits
     freed: tuple[str, ...] = ()
+    careful: bool = True
 
 
 # --- names
@@ -67,35 +93,35 @@ def _free(scope: Scope) -> list[str]:
     return [name for name in names if name not in scope.state.snapshots]
 
 
-def _name(right: list[str], wrong: list[str]) -> st.SearchStrategy[str]:
-    """A right name two times of three, where there is one; otherwise a wrong one."""
-    if not right:
-        return st.sampled_from(wrong)
-    if not wrong:
+def _name(scope: Scope, right: list[str], wrong: list[str]) -> st.SearchStrategy[str]:
+    """A right name, where there is one; when the scope is not careful as often a wrong one."""
+    if not right or not wrong:
+        return st.sampled_from(right or wrong)
+    if scope.careful:
         return st.sampled_from(right)
-    return st.sampled_from([True, True, False]).flatmap(lambda good: st.sampled_from(right if good else wrong))
+    return st.booleans().flatmap(lambda wild: st.sampled_from(wrong if wild else right))
 
 
 def _new_name(scope: Scope) -> st.SearchStrategy[str]:
-    return _name(_free(scope), ["", *scope.state.snapshots])
+    return _name(scope, _free(scope), ["", *scope.state.snapshots])
 
 
 def _parent(scope: Scope) -> st.SearchStrategy[str]:
     committed = _keys(scope.state, Kind.COMMITTED)
     wrong = [*_keys(scope.state, Kind.ACTIVE, Kind.VIEW), *_free(scope)[:2]]
     # The latest layers make the deeper chains.
-    return _name(["", *committed, *committed[-2:]], wrong)
+    return _name(scope, ["", *committed, *committed[-1:] * 3], wrong)
 
 
 def _first(scope: Scope, ready: bool, wanted: st.SearchStrategy[Operation]) -> st.SearchStrategy[Operation]:
-    """`wanted`; two times of three a prepare instead, as long as there is nothing that `wanted` could be right for."""
-    return wanted if ready else st.sampled_from([True, True, False]).flatmap(lambda make: prepares(scope) if make else wanted)
+    """`wanted`; a prepare instead, as long as there is nothing that `wanted` could be right for and the scope is careful."""
+    return prepares(scope) if scope.careful and not ready else wanted
 
 
 def _known(scope: Scope, *kinds: Kind) -> st.SearchStrategy[str]:
     right = _keys(scope.state, *kinds)
     others = [key for key in scope.state.snapshots if key not in right]
-    return _name(right, [*others, *_free(scope)[:2], *scope.freed[-1:], ""])
+    return _name(scope, right, [*others, *_free(scope)[:2], *scope.freed[-1:], ""])
 
 
 # --- labels
@@ -104,11 +130,11 @@ _LABEL_KEYS = ("a", "b.c/d", "containerd.io/x", "Ü ")
 _LABEL_VALUES = ("1", "2", "", "v w", "é,=")
 
 
-def _labels(scope: Scope, *, long: bool = True) -> st.SearchStrategy[Labels]:
+def _labels(scope: Scope) -> st.SearchStrategy[Labels]:
     keys = (*_LABEL_KEYS, GC_ROOT) if scope.state.profile.door is Door.METADATA else _LABEL_KEYS
     some = st.dictionaries(st.sampled_from(keys), st.sampled_from(_LABEL_VALUES), max_size=2)
     longest = st.sampled_from([{"l": "x" * (LABEL_LIMIT - 1)}, {"l": "x" * LABEL_LIMIT}])
-    drawn = st.one_of(some, some, some, longest) if long else some
+    drawn = some if scope.careful else st.one_of(some, some, longest)
     return drawn.map(lambda labels: tuple(sorted(labels.items())))
 
 
@@ -120,6 +146,8 @@ _MASKS: tuple[tuple[str, ...], ...] = (
     ("labels",),
     ("labels.a", "labels"),
     ("labels", "labels.a"),
+)
+_BAD_MASKS: tuple[tuple[str, ...], ...] = (
     ("name",),
     ("labels.a", "parent"),
     ("kind", "labels.a"),
@@ -158,7 +186,7 @@ def walks(scope: Scope) -> st.SearchStrategy[Operation]:
     text = st.lists(_selectors(scope.state), min_size=0, max_size=2).map(lambda s: filters.write(tuple(s)))
     good = st.lists(text, max_size=2)
     bad = st.builds(lambda texts, wrong: [*texts, wrong], st.lists(text, max_size=1), st.sampled_from(_BAD_FILTERS))
-    return st.one_of(good, good, bad).map(lambda texts: ops.Walk(tuple(texts)))
+    return (good if scope.careful else bad).map(lambda texts: ops.Walk(tuple(texts)))
 
 
 # --- operations
@@ -181,7 +209,7 @@ def views(scope: Scope) -> st.SearchStrategy[Operation]:
 def commits(scope: Scope) -> st.SearchStrategy[Operation]:
     """Commit of an active snapshot to a free name, or of anything to anything; now and then with a parent."""
     key = _known(scope, Kind.ACTIVE)
-    parent = st.one_of(st.just(""), st.just(""), st.just(""), st.sampled_from(["", *scope.state.snapshots, "absent"]))
+    parent = st.just("") if scope.careful else st.sampled_from(["", "", *scope.state.snapshots, "absent"])
     return _first(
         scope, bool(_keys(scope.state, Kind.ACTIVE)), st.builds(ops.Commit, _new_name(scope), key, _labels(scope), parent)
     )
@@ -191,7 +219,7 @@ def removes(scope: Scope) -> st.SearchStrategy[Operation]:
     """Remove of a snapshot without children, or of one that has some, or of nothing."""
     childless = [key for key in scope.state.snapshots if not children(scope.state, key)]
     others = [key for key in scope.state.snapshots if key not in childless]
-    return _first(scope, bool(childless), st.builds(ops.Remove, _name(childless, [*others, *_free(scope)[:2], ""])))
+    return _first(scope, bool(childless), st.builds(ops.Remove, _name(scope, childless, [*others, *_free(scope)[:2], ""])))
 
 
 def mounts(scope: Scope) -> st.SearchStrategy[Operation]:
@@ -212,7 +240,7 @@ def usages(scope: Scope) -> st.SearchStrategy[Operation]:
 def updates(scope: Scope) -> st.SearchStrategy[Operation]:
     """Update of any name with any mask; a parent and a kind come along and must count for nothing."""
     strays = st.sampled_from(["", *scope.state.snapshots])
-    mask = st.sampled_from(_MASKS)
+    mask = st.sampled_from(_MASKS if scope.careful else _MASKS + _BAD_MASKS)
     update = st.builds(ops.Update, _known(scope, *Kind), _labels(scope), mask, strays, st.sampled_from(list(Kind)))
     return _first(scope, _any(scope), update)
 
@@ -253,13 +281,13 @@ def writes(scope: Scope) -> st.SearchStrategy[Operation]:
 @st.composite
 def _writes(draw: st.DrawFn, scope: Scope) -> Operation:
     """Up to four changes to an active snapshot, or one to a view, which must refuse it."""
-    key = draw(_name(_keys(scope.state, Kind.ACTIVE), [*_keys(scope.state, Kind.VIEW, Kind.COMMITTED), "absent"]))
+    key = draw(_name(scope, _keys(scope.state, Kind.ACTIVE), [*_keys(scope.state, Kind.VIEW, Kind.COMMITTED), "absent"]))
     snapshot = scope.state.get(key) or Snapshot(Kind.ACTIVE)
     most = 4 if snapshot.kind is Kind.ACTIVE else 1
     changes: list[Change] = []
     tree = snapshot.tree
     for _ in range(draw(st.integers(1, most))):
-        change = draw(st.sampled_from(_changes(tree, scope.permits)).flatmap(lambda make: make))
+        change = draw(st.sampled_from(_changes(tree, scope.limits)).flatmap(lambda make: make))
         changes.append(change)
         tree = outcomes_of(EMPTY, tree, change)[0].tree
     return ops.Write(key, tuple(changes), draw(st.booleans()))
@@ -273,19 +301,19 @@ _MODES = (0o644, 0o600, 0o4755, 0o1777)
 _OFFSETS = (0, 3, 4096, 1 << 20)
 
 
-def _changes(tree: Tree, permits: Permits) -> list[st.SearchStrategy[Change]]:
+def _changes(tree: Tree, limits: Limits) -> list[st.SearchStrategy[Change]]:
     """One strategy for each kind of change that has something to work on."""
     nodes = tree.nodes
     of_type: Callable[[FileType], list[Path]] = lambda t: [p for p, n in nodes.items() if p and n.type is t]  # noqa: E731
     directories = ["", *of_type(FileType.DIRECTORY)]
     files = [p for p in of_type(FileType.FILE) if all(name != CAPABILITY for name, _ in nodes[p].xattrs)]
     entries = [p for p in nodes if p]
-    found = [*_making(directories, permits)]
+    found = [*_making(directories, limits)]
     if files:
         found += _filling(files)
     if entries:
-        found += _moving(tree, entries, directories)
-    found += _marking(tree, [*files, *directories], permits)
+        found += _moving(tree, entries, directories, limits)
+    found += _marking(tree, [*files, *directories], limits.permits)
     return found
 
 
@@ -294,7 +322,7 @@ def _paths(directories: list[Path]) -> st.SearchStrategy[Path]:
     return st.builds(lambda top, name: f"{top}/{name}" if top else name, st.sampled_from(directories), names)
 
 
-def _making(directories: list[Path], permits: Permits) -> list[st.SearchStrategy[Change]]:
+def _making(directories: list[Path], limits: Limits) -> list[st.SearchStrategy[Change]]:
     path, mode = _paths(directories), st.sampled_from(_MODES)
     making: list[st.SearchStrategy[Change]] = [
         st.builds(MakeFile, path, st.sampled_from(_DATA), mode),
@@ -302,7 +330,7 @@ def _making(directories: list[Path], permits: Permits) -> list[st.SearchStrategy
         st.builds(MakeSymlink, path, st.sampled_from(("f", "/absent", "t" * 100))),
         st.builds(MakeFifo, path, mode),
     ]
-    if permits.devices:
+    if limits.devices:
         making.append(
             st.builds(MakeDevice, path, st.sampled_from((FileType.CHAR, FileType.BLOCK_DEVICE)), st.just(1), st.just(3), mode)
         )
@@ -317,13 +345,15 @@ def _filling(files: list[Path]) -> list[st.SearchStrategy[Change]]:
     ]
 
 
-def _moving(tree: Tree, entries: list[Path], directories: list[Path]) -> list[st.SearchStrategy[Change]]:
+def _moving(tree: Tree, entries: list[Path], directories: list[Path], limits: Limits) -> list[st.SearchStrategy[Change]]:
     entry, path = st.sampled_from(entries), _paths(directories)
     others = [p for p in entries if tree.nodes[p].type is not FileType.DIRECTORY]
     tops = [p for p in entries if tree.nodes[p].type is FileType.DIRECTORY]
     moving: list[st.SearchStrategy[Change]] = [st.builds(Rename, entry, st.one_of(path, entry))]
     if others:
-        moving += [st.builds(Unlink, st.sampled_from(others)), st.builds(Link, path, st.sampled_from(others))]
+        moving.append(st.builds(Unlink, st.sampled_from(others)))
+    if others and limits.links:
+        moving.append(st.builds(Link, path, st.sampled_from(others)))
     if tops:
         bare = [p for p in tops if not any(is_below(other, p) for other in entries)]
         moving += [st.builds(RemoveTree, st.sampled_from(tops)), st.builds(RemoveDirectory, st.sampled_from(bare or tops))]

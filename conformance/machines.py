@@ -1,22 +1,63 @@
-"""The state machine that holds a subject against the model: one rule for each operation, the model decides what is right."""
+"""The state machine that holds a subject against the model: any call, right or wrong, and the model decides what is right."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from snapspec.conformance import draw
-from snapspec.conformance.draw import Scope
-from snapspec.conformance.files import Permits
+from snapspec.conformance.draw import Limits, Scope
 from snapspec.conformance.history import Finding
 from snapspec.conformance.session import Diverged, Session
+from snapspec.conformance.subjects.base import Subject
 from snapspec.model import ops
 from snapspec.model.guards import Door
 from snapspec.model.ops import Operation
 
-Drawn = Callable[[Scope], st.SearchStrategy[Operation]]
+#: Most of a history happens in one namespace: spread over two it would meet less.
+_SPACES = (0, 0, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An operation of the machine: how often it is drawn, and for which subjects. Those that are `needed` are never left out."""
+
+    name: str
+    drawn: Callable[[Scope], st.SearchStrategy[Operation]]
+    weight: int = 1
+    needed: bool = False
+    possible: Callable[[Subject], bool] = lambda _: True
+
+
+def _through_containerd(subject: Subject) -> bool:
+    return subject.profile.door is Door.METADATA
+
+
+#: The simplest first. Without active and committed snapshots there is little to do, so that what makes them comes often.
+OPERATIONS = (
+    Entry("prepare", draw.prepares, 5, needed=True),
+    Entry("commit", draw.commits, 5, needed=True),
+    Entry("write", draw.writes, 4, needed=True),
+    Entry("view", draw.views, 2),
+    Entry("read", draw.reads, 2),
+    Entry("remove", draw.removes, 2),
+    Entry("mounts", draw.mounts),
+    Entry("stat", draw.stats, 2),
+    Entry("update", draw.updates, 2),
+    Entry("usage", draw.usages, 2),
+    Entry("walk", draw.walks, 2),
+    Entry("cleanup", draw.cleanups),
+    Entry("reopen", draw.reopens, possible=lambda subject: subject.reopens),
+    Entry("collect", draw.collects, possible=_through_containerd),
+    Entry("nowhere", draw.nowheres, possible=_through_containerd),
+)
+
+
+#: What a run may leave out: the operations that are not needed, and kinds of content.
+OPTIONAL = (*(entry.name for entry in OPERATIONS if not entry.needed), *draw.CONTENT)
 
 
 class SnapshotMachine(RuleBasedStateMachine):
@@ -26,23 +67,35 @@ class SnapshotMachine(RuleBasedStateMachine):
     told of each divergence.
     """
 
-    def __init__(self, session: Session, permits: Permits, wanted: Callable[[], bool], found: Callable[[Finding], None]) -> None:
+    def __init__(self, session: Session, limits: Limits, wanted: Callable[[], bool], found: Callable[[Finding], None]) -> None:
         super().__init__()
         self.found = found
         self.session = session
-        self.permits = permits
+        self.limits = limits
         self.freed: list[str] = []
+        self.operations: list[Entry] = []
         self.running = wanted()
         if self.running:
             session.begin()
 
-    def step(self, data: st.DataObject, drawn: Drawn) -> None:
-        """Draw the operation for the state that the model believes in, and make the call."""
+    @initialize(data=st.data())
+    def choose(self, data: st.DataObject) -> None:
+        """Leave some operations out of this history: what is rare among all is frequent among few."""
+        subject = self.session.subject
+        possible = [entry for entry in OPERATIONS if entry.possible(subject) and entry.name not in self.limits.without]
+        left_out = data.draw(st.sets(st.sampled_from([e.name for e in possible if not e.needed]), max_size=4), label="left out")
+        self.operations = [e for e in possible if e.name not in left_out for _ in range(e.weight)]
+
+    @rule(data=st.data())
+    def call(self, data: st.DataObject) -> None:
+        """Draw a call for the state that the model believes in, two times of three one that is to succeed, and make it."""
         if not self.running:
             return
-        space = data.draw(st.integers(0, self.session.subject.spaces - 1), label="namespace")
-        scope = Scope(self.session.state(space), self.permits, tuple(dict.fromkeys(self.freed[-3:])))
-        op = data.draw(drawn(scope), label="operation")
+        space = data.draw(st.sampled_from(_SPACES[: self.session.subject.spaces + 2]), label="namespace")
+        careful = data.draw(st.sampled_from([True, True, False]), label="careful")
+        scope = Scope(self.session.state(space), self.limits, tuple(dict.fromkeys(self.freed[-3:])), careful)
+        entry = data.draw(st.sampled_from(self.operations), label="operation")
+        op = data.draw(entry.drawn(scope), label="call")
         self._guarded(lambda: self.session.do(op, space))
         if isinstance(op, ops.Prepare | ops.View | ops.Commit | ops.Remove):
             # A key that was just refused, removed or committed is where the next call may meet leftovers.
@@ -56,99 +109,6 @@ class SnapshotMachine(RuleBasedStateMachine):
             self.session.clear()
             self.found(diverged.finding)
             raise _distinct(diverged) from None
-
-    @property
-    def through_containerd(self) -> bool:
-        """Whether there are namespaces and a garbage collector."""
-        return self.session.subject.profile.door is Door.METADATA
-
-    @rule(data=st.data())
-    def prepare(self, data: st.DataObject) -> None:
-        """Prepare."""
-        self.step(data, draw.prepares)
-
-    @rule(data=st.data())
-    def prepare_more(self, data: st.DataObject) -> None:
-        """Prepare again: without active snapshots there is little to do."""
-        self.step(data, draw.prepares)
-
-    @rule(data=st.data())
-    def view(self, data: st.DataObject) -> None:
-        """View."""
-        self.step(data, draw.views)
-
-    @rule(data=st.data())
-    def write(self, data: st.DataObject) -> None:
-        """Change content."""
-        self.step(data, draw.writes)
-
-    @rule(data=st.data())
-    def commit(self, data: st.DataObject) -> None:
-        """Commit."""
-        self.step(data, draw.commits)
-
-    @rule(data=st.data())
-    def commit_more(self, data: st.DataObject) -> None:
-        """Commit again: only committed snapshots make chains."""
-        self.step(data, draw.commits)
-
-    @rule(data=st.data())
-    def read(self, data: st.DataObject) -> None:
-        """Read content."""
-        self.step(data, draw.reads)
-
-    @rule(data=st.data())
-    def remove(self, data: st.DataObject) -> None:
-        """Remove."""
-        self.step(data, draw.removes)
-
-    @rule(data=st.data())
-    def mounts(self, data: st.DataObject) -> None:
-        """Mounts."""
-        self.step(data, draw.mounts)
-
-    @rule(data=st.data())
-    def stat(self, data: st.DataObject) -> None:
-        """Stat."""
-        self.step(data, draw.stats)
-
-    @rule(data=st.data())
-    def update(self, data: st.DataObject) -> None:
-        """Update."""
-        self.step(data, draw.updates)
-
-    @rule(data=st.data())
-    def usage(self, data: st.DataObject) -> None:
-        """Usage."""
-        self.step(data, draw.usages)
-
-    @rule(data=st.data())
-    def walk(self, data: st.DataObject) -> None:
-        """Walk."""
-        self.step(data, draw.walks)
-
-    @rule(data=st.data())
-    def cleanup(self, data: st.DataObject) -> None:
-        """Cleanup."""
-        self.step(data, draw.cleanups)
-
-    @precondition(lambda self: self.session.subject.reopens)
-    @rule(data=st.data())
-    def reopen(self, data: st.DataObject) -> None:
-        """Close and open."""
-        self.step(data, draw.reopens)
-
-    @precondition(lambda self: self.through_containerd)
-    @rule(data=st.data())
-    def collect(self, data: st.DataObject) -> None:
-        """Collect garbage."""
-        self.step(data, draw.collects)
-
-    @precondition(lambda self: self.through_containerd)
-    @rule(data=st.data())
-    def nowhere(self, data: st.DataObject) -> None:
-        """Call without a namespace."""
-        self.step(data, draw.nowheres)
 
     def teardown(self) -> None:
         """At the end everything is removed, and that is judged too."""

@@ -12,15 +12,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from snapspec.conformance.codec import decode
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, decode_finding
+from snapspec.conformance.search import size
 from snapspec.conformance.subjects.grpc import clean_up_after
 from snapspec.conformance.worker import Plan
 from snapspec.conformance.workspace import Leftover, reclaim
+from snapspec.impl.errors import SnapshotError
 from snapspec.model.state import Profile
 
 
@@ -70,7 +72,7 @@ class Run:
     def finding(self) -> Finding | None:
         """The shortest finding of all processes."""
         found = [s.finding for s in self.shares if s.finding is not None]
-        return min(found, key=lambda f: len(f.calls), default=None)
+        return min(found, key=size, default=None)
 
     @property
     def trouble(self) -> str:
@@ -211,7 +213,7 @@ def _clean(leftover: Leftover) -> Iterator[str]:
                 raise CannotRun(
                     f"{left} snapshots of an earlier run cannot be removed from {note['address']}: remove {note['prefix']}*"
                 )
-    except (CannotRun, OSError) as error:
+    except (CannotRun, SnapshotError, OSError) as error:
         leftover.keep()
         yield str(error)
         return
@@ -223,7 +225,7 @@ def _clean(leftover: Leftover) -> Iterator[str]:
         yield why
 
 
-def plans(task: str, subject: str, jobs: int, examples: int, budget: float, seed: int) -> list[Plan]:
-    """The shares of `jobs` processes."""
-    per_job = [examples // jobs + (1 if number < examples % jobs else 0) for number in range(jobs)]
-    return [Plan(task, subject, number, jobs, share, budget, seed) for number, share in enumerate(per_job)]
+def shared(plan: Plan, jobs: int) -> list[Plan]:
+    """The plan as the shares of `jobs` processes."""
+    examples = [plan.examples // jobs + (1 if number < plan.examples % jobs else 0) for number in range(jobs)]
+    return [replace(plan, number=number, workers=jobs, examples=share) for number, share in enumerate(examples)]

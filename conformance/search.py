@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from snapspec.conformance.files import Permits
-from snapspec.conformance.history import Finding, Step
+from snapspec.conformance.draw import Limits
+from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.machines import SnapshotMachine
 from snapspec.conformance.scenarios import SCENARIOS
 from snapspec.conformance.session import Diverged, Session, replay
+from snapspec.model import ops
 from snapspec.model.ops import Operation
 
 #: Histories that Hypothesis draws under one seed; between batches the clock is looked at.
@@ -32,7 +33,7 @@ class Search:
     """What is still to do, and the shortest finding so far. `report` is called after each history."""
 
     session: Session
-    permits: Permits
+    limits: Limits
     until: float
     report: Callable[[], None]
     best: Finding | None = None
@@ -50,7 +51,7 @@ class Search:
         if self.best is None:
             self.last = time.monotonic() + SHRINKING
             self._keep(finding)
-        elif finding.clause == self.best.clause and len(finding.calls) < len(self.best.calls):
+        elif finding.clause == self.best.clause and size(finding) < size(self.best):
             self._keep(finding)
 
     def _keep(self, finding: Finding) -> None:
@@ -85,7 +86,7 @@ def run_batch(search: Search, examples: int, number: int) -> None:
     """Draw `examples` histories under the seed `number`; a finding is shrunk. Raises what goes wrong in the kit itself."""
 
     def machine() -> SnapshotMachine:
-        return SnapshotMachine(search.session, search.permits, search.wanted, search.found)
+        return SnapshotMachine(search.session, search.limits, search.wanted, search.found)
 
     try:
         run_state_machine_as_test(seed(number)(machine), settings=_settings(examples))  # type: ignore[arg-type]  # any callable does
@@ -112,7 +113,7 @@ def _settings(examples: int) -> settings:
 
 
 def shorten(search: Search) -> None:
-    """Leave out one call after the other, last first, as long as the same clause breaks."""
+    """Leave out one call after the other, then what each call can do without, as long as the same clause breaks."""
     if search.best is not None and len(search.best.calls) > 1:
         search.last = time.monotonic() + SHRINKING
         search.shrinking_until = time.monotonic() + PATIENCE
@@ -121,13 +122,38 @@ def shorten(search: Search) -> None:
 
 
 def _shorten_once(search: Search, best: Finding) -> bool:
-    steps: tuple[Step, ...] = tuple(s for s in best.steps if not s.check)
-    for left_out in reversed(range(len(steps))):
+    for steps in _shorter(tuple(s for s in best.steps if not s.check)):
         if not search.wanted():
             return False
-        found = replay(search.session, steps[:left_out] + steps[left_out + 1 :])
+        found = replay(search.session, steps)
         if found is not None:
             search.found(found)
         if search.best is not best:
             return True
     return False
+
+
+def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    for at in reversed(range(len(steps))):
+        yield steps[:at] + steps[at + 1 :]
+    for at, step in enumerate(steps):
+        for op in simpler(step.op):
+            yield (*steps[:at], replace(step, op=op), *steps[at + 1 :])
+
+
+def simpler(op: Operation) -> Iterator[Operation]:
+    """The same call with one thing less: without labels, without a parent at commit, with one change fewer, with a fresh list."""
+    match op:
+        case ops.Prepare(labels=labels) | ops.View(labels=labels) | ops.Update(labels=labels) if labels:
+            yield replace(op, labels=())
+        case ops.Commit(labels=labels, parent=parent) if labels or parent:
+            yield from (replace(op, labels=()), replace(op, parent=""))
+        case ops.Write(changes=changes) if len(changes) > 1:
+            yield from (replace(op, changes=changes[:at] + changes[at + 1 :]) for at in range(len(changes)))
+        case ops.Write(held=True) | ops.Read(held=True):
+            yield replace(op, held=False)
+
+
+def size(finding: Finding) -> tuple[int, int]:
+    """What makes one history shorter than another: fewer calls, then less to read in them."""
+    return len(finding.calls), sum(len(call_text(step.op)) for step in finding.calls)

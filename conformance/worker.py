@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from snapspec.conformance.codec import encode
+from snapspec.conformance.draw import Limits
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
@@ -33,7 +34,8 @@ from snapspec.conformance.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay."""
+    """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
+    what is left out."""
 
     task: str
     subject: str
@@ -43,6 +45,7 @@ class Plan:
     budget: float = 0.0
     seed: int = 0
     file: str = ""
+    without: tuple[str, ...] = ()
 
 
 def tell(kind: str, **what: Any) -> None:
@@ -127,7 +130,7 @@ def _check(plan: Plan, session: Session, workspace: Workspace) -> None:
             tell("progress", **_counts(session), shrinking=search.best is not None)
 
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
-    search = Search(session, permits(str(workspace.directory)), until, report)
+    search = Search(session, Limits(permits(str(workspace.directory)), frozenset(plan.without)), until, report)
     if plan.number == 0:
         run_scenarios(search)
     drawn = 0

@@ -140,6 +140,8 @@ def _own_directory(directory: str) -> bool:
 class Pool:
     """An open pool. `root` is the directory to use; all else of it belongs to the pool."""
 
+    _identity: Identity | None = None  # of the image, as soon as it may be attached or mounted by us
+
     def __init__(self, directory: str, file_system: str) -> None:
         """A pool that is not open yet: `open_pool` makes one that is."""
         self.directory = directory
@@ -150,7 +152,6 @@ class Pool:
         self._ballast = os.path.join(self.root, "ballast")
         self._lock = -1
         self._opener = os.getpid()
-        self._identity: Identity | None = None  # of the image, as soon as it may be attached or mounted by us
         self._fresh = False  # this open makes the image
 
     def __enter__(self) -> Pool:
@@ -161,7 +162,7 @@ class Pool:
 
     def __del__(self) -> None:
         """Closes a pool that an interrupt lost, between open_pool and its `with` or between that and close."""
-        if os.getpid() == self._opener:  # a forked child has a copy of the object, but not the pool
+        if self._identity is not None and os.getpid() == self._opener:  # a forked child has a copy, but not the pool
             with suppress(PoolError, OSError):
                 self._close()
 
@@ -200,7 +201,8 @@ class Pool:
 
     def _unlock(self) -> None:
         lock, self._lock, self._identity = self._lock, -1, None
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
 
     def _delete_unfinished(self) -> None:
         """Deletes the images that were not finished: only a finished one has its name, so none is ever taken for whole."""
@@ -299,7 +301,7 @@ class Pool:
     def grow(self, size: int) -> None:
         """Makes the pool `size` bytes large while it is in use. A grow that was interrupted is completed by the next.
 
-        Raises PoolError when that is smaller than it is, when a capability lacks, before anything is done; and when the file
+        Raises PoolError before anything is done when that is smaller than it is or a capability is lacking, and when the file
         system does not follow: then the pool stays as it was for its users.
         """
         self._require_open()

@@ -268,6 +268,7 @@ def attached_loop(image: str, *, read_only: bool = False) -> Iterator[str]:
                     raise
             os.close(device)  # another process took the number first: the next one is for us
             device = -1
+            time.sleep(0.001)
         yield f"/dev/loop{number}"
     finally:
         for fd in (device, control, backing):

@@ -18,7 +18,7 @@ from snapspec.model.replies import Outcome, Refused
 from snapspec.model.snapshots import outcomes
 from snapspec.model.state import State
 from snapspec.model.tree import Change
-from snapspec.model.values import Kind, Labels
+from snapspec.model.values import ErrorClass, Kind, Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Universe:
 
 @dataclass
 class Explored:
-    """What an exploration met: how many states and steps, and how often each clause and each error that may come."""
+    """What an exploration met: how many states and steps, and how often each clause and each error that a clause names."""
 
     states: int = 0
     steps: int = 0
@@ -85,8 +85,8 @@ def explore(universe: Universe, start: State) -> Explored:
     latest: State | None = None
     for state, _, outcome in transitions(universe, start):
         found.steps += 1
-        found.clauses[outcome.clause] += 1
-        if isinstance(outcome.reply, Refused):
+        found.clauses.update((outcome.clause, *outcome.shows))
+        if isinstance(outcome.reply, Refused) and len(outcome.reply.errors) < len(ErrorClass):
             found.errors.update(e.value for e in outcome.reply.errors)
         if state is not latest:
             latest = state

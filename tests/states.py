@@ -27,7 +27,7 @@ ONE_OF_EACH = Map(
 )
 
 
-def store(profile: Profile = DIRECT, **snapshots: Snapshot) -> State:
+def store(profile: Profile = DIRECT, /, **snapshots: Snapshot) -> State:
     """A store of `snapshots`, or of one of each kind when none is given."""
     return State(Map(snapshots) if snapshots else ONE_OF_EACH, profile)
 

@@ -50,13 +50,14 @@ def _mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
         yield from textwrap.wrap(f"{title:8} {text}", WIDTH, initial_indent="      ", subsequent_indent=" " * 15)
 
 
-def summary(run: Run, subject: str) -> str:
+def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
     """The last line of a run that found nothing."""
     reached = run.reached
     known = owed(run.profile)
     met = [c for c in known if c in reached]
+    verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
     return (
-        f"CONFORMS: {subject}: {run.histories} histories, {run.calls} calls, {len(met)} of {len(known)} clauses put to the test"
+        f"{verdict}: {subject}: {run.histories} histories, {run.calls} calls, {len(met)} of {len(known)} clauses put to the test"
     )
 
 

@@ -225,19 +225,24 @@ class PortSubject(Subject):
         await clear_prefix(driver, self.prefix)
 
 
-async def clear_prefix(driver: Snapshotter, prefix: str) -> int:
-    """Remove every snapshot whose name begins with `prefix`, children first; gives how many could not be removed."""
+async def clear_prefix(driver: Snapshotter, prefix: str) -> list[str]:
+    """Remove every snapshot whose name begins with `prefix`, children first; gives those that could not be removed."""
     while True:
-        try:
-            names = [info.name async for info in driver.walk() if info.name.startswith(prefix)]
-        except SnapshotError:  # a store that was never written may say so (SNAP-WALK-7)
-            return 0
-        removed = 0
-        for name in names:
-            try:
-                await driver.remove(name)
-                removed += 1
-            except SnapshotError:
-                continue
-        if removed == 0:
-            return len(names)
+        names = await _names(driver, prefix)
+        if not names or not any([await _removed(driver, name) for name in names]):
+            return names
+
+
+async def _names(driver: Snapshotter, prefix: str) -> list[str]:
+    try:
+        return [info.name async for info in driver.walk() if info.name.startswith(prefix)]
+    except SnapshotError:  # a store that was never written may say so (SNAP-WALK-7)
+        return []
+
+
+async def _removed(driver: Snapshotter, name: str) -> bool:
+    try:
+        await driver.remove(name)
+    except SnapshotError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from snapspec.conformance.workspace import Note, Workspace
 from snapspec.impl.errors import AlreadyExists, NotFound, SnapshotError
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.state import Profile
+from snapspec.model.values import Info, Kind
 
 
 class PluginSubject(PortSubject):
@@ -75,15 +76,12 @@ class PluginSubject(PortSubject):
         raise CannotRun("a store behind a socket cannot be reopened: check it in its own process instead")
 
     async def stop(self) -> None:
-        """Remove what bears the run's prefix and disconnect."""
-        left = 0
-        with suppress(TransportLost):
-            if self.noted is not None:
-                left = sum([await clear_prefix(remote, self.run_prefix) for remote in self.remotes])
-                await self._forget()
-        if self.noted is not None and left == 0:
-            self.workspace.strike(self.noted)
-            self.noted = None
+        """Remove what bears the run's prefix and disconnect. What cannot be removed stays noted for the next run."""
+        if self.noted is not None:
+            with suppress(TransportLost):
+                if await undo(self.remotes, self._layers(), self.noted) == 0:
+                    self.workspace.strike(self.noted)
+                    self.noted = None
         for remote in self.remotes:
             await remote.close()
         self.remotes.clear()
@@ -91,8 +89,9 @@ class PluginSubject(PortSubject):
             await self.channel.close()
             self.channel = None
 
-    async def _forget(self) -> None:
-        """Undo what else `start` has made on the server."""
+    def _layers(self) -> list[Containerd]:
+        """containerd's metadata layer in each namespace, where there is one."""
+        return []
 
 
 class ContainerdSubject(PluginSubject):
@@ -168,14 +167,6 @@ class ContainerdSubject(PluginSubject):
                 await self.driver(space).stat(key)
                 await containerd.add_to_lease(self.lease, self.snapshotter, key)
 
-    async def _forget(self) -> None:
-        for containerd in self._layers():
-            with suppress(NotFound):
-                await containerd.delete_lease(self.lease, sync=True)
-            if containerd.namespace in self.own_namespaces:
-                with suppress(NotFound):
-                    await containerd.delete_namespace()
-
     async def stop(self) -> None:
         """As the other; and the leases and the run's own namespaces go."""
         await super().stop()
@@ -192,32 +183,35 @@ async def collect_garbage(containerd: Containerd) -> None:
     await containerd.delete_lease(trigger, sync=True)
 
 
+async def undo(remotes: list[RemoteSnapshotter], layers: list[Containerd], note: Note) -> int:
+    """Remove all that the note names, in every namespace; gives how many snapshots are still there."""
+    for remote in remotes:
+        for name in await clear_prefix(remote, note["prefix"]):
+            with suppress(SnapshotError):  # what cannot be removed may still be collected, once no label protects it
+                await remote.update(Info(name, "", Kind.COMMITTED, (), 0, 0))
+    for containerd in layers:
+        with suppress(NotFound):
+            await containerd.delete_lease(note["lease"], sync=True)
+    left = sum([len(await clear_prefix(remote, note["prefix"])) for remote in remotes])
+    for containerd in layers:
+        if left == 0 and containerd.namespace in note["own"].split():
+            with suppress(NotFound):
+                await containerd.delete_namespace()
+    return left
+
+
 async def clean_up_after(note: Note) -> int:
     """Remove what a killed run has left on a server, as its note says; gives how many snapshots could not be removed.
 
     Raises CannotRun when the server cannot be reached.
     """
-    own = note.get("own", "").split()
-    left = 0
+    namespaces = note.get("namespaces", "").split()
+    every: list[str | None] = [*namespaces] or [None]
     channel = await connect(note["address"])
+    remotes = [RemoteSnapshotter(note["address"], note["snapshotter"], namespace) for namespace in every]
     try:
-        namespaces: list[str | None] = [*note.get("namespaces", "").split()] or [None]
-        for namespace in namespaces:
-            remote = RemoteSnapshotter(note["address"], note["snapshotter"], namespace)
-            try:
-                left += await clear_prefix(remote, note["prefix"])
-            finally:
-                await remote.close()
-            if namespace is not None:
-                await _clean_layer(Containerd(channel, namespace), note["lease"], namespace in own)
+        return await undo(remotes, [Containerd(channel, namespace) for namespace in namespaces], note)
     finally:
+        for remote in remotes:
+            await remote.close()
         await channel.close()
-    return left
-
-
-async def _clean_layer(containerd: Containerd, lease: str, own: bool) -> None:
-    with suppress(NotFound):
-        await containerd.delete_lease(lease, sync=True)
-    if own:
-        with suppress(NotFound):
-            await containerd.delete_namespace()

@@ -39,10 +39,12 @@ def interrupt(patch: pytest.MonkeyPatch, at: int, after: bool) -> Callable[[], b
             count += 1
             if count == at and not after:
                 raise KeyboardInterrupt
-            result = call(*arguments, **named)
-            if count == at:
-                raise KeyboardInterrupt
-            return result
+            reached = count == at
+            try:
+                return call(*arguments, **named)
+            finally:
+                if reached:
+                    raise KeyboardInterrupt
 
         return counting
 

@@ -110,7 +110,7 @@ def test_a_layer_takes_its_data_and_room_for_each_inode(data: int, inodes: int, 
 
 
 def test_no_guard_takes_what_cannot_be() -> None:
-    """A label over a limit that the door does not have (DOOR-LABEL-1), a call without a key, a span that ends before it begins."""
+    """A label over a limit that the door does not have (DOOR-LABEL-1), a call without a key, a span that ends too early."""
     with pytest.raises(icontract.ViolationError):
         prepare_guard(Door.DIRECT, True, False, False, Named.NOTHING)
     with pytest.raises(icontract.ViolationError):

@@ -1,4 +1,4 @@
-"""Histories of a right driver, with overlap, lost answers and crashes: the oracle never finds fault, and never loses the truth."""
+"""Histories of a right driver, with overlap, lost answers and crashes: the oracle finds no fault and never loses the truth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from snapspec.model.replies import (
 )
 from snapspec.model.snapshots import outcomes
 from snapspec.model.state import Profile, Snapshot, Span, State, ancestors
-from snapspec.model.tree import Change, Link, MakeFile, Truncate, Unlink
+from snapspec.model.tree import Link, MakeFile, Truncate, Unlink
 from snapspec.model.values import Info, Kind, Mount, Usage
 
 MOST_OPEN = 4
@@ -45,7 +45,7 @@ class Call:
 
 @dataclass
 class Driver:
-    """A driver that does each call at one instant and answers later; every time, list and usage that it tells is settled there."""
+    """A driver that does each call at one instant and answers later; what it tells is settled there."""
 
     state: State
     calls: dict[int, Call] = field(default_factory=dict)

@@ -14,7 +14,8 @@ from states import DIRECT, METADATA, only, store, word
 from snapspec.model import ops
 from snapspec.model.explore import Universe, operations
 from snapspec.model.guards import Rebase
-from snapspec.model.replies import Changed, Done, Gives, Lists, Measures, Refused, Shows, Tells
+from snapspec.model.ops import Operation
+from snapspec.model.replies import Changed, Done, Gives, Lists, Measures, Refused, Reply, Shows, Tells
 from snapspec.model.snapshots import GC_ROOT, outcomes
 from snapspec.model.state import Profile, RootMetadata, Snapshot, Span, State, well_formed
 from snapspec.model.tree import (
@@ -99,7 +100,7 @@ def test_a_life_leaves_nothing_to_the_next(gone: ops.Remove | ops.Commit, call: 
 
 
 def test_commit_turns_the_key_into_the_name() -> None:
-    """SNAP-COMMIT-8 to SNAP-COMMIT-11: same parent and content; labels of this call; a time of its own; nothing learned before."""
+    """SNAP-COMMIT-8 to SNAP-COMMIT-11: same parent and content; labels of this call; its own time; nothing learned before."""
     active = Snapshot(Kind.ACTIVE, "base", (("old", "1"),), Span(1, 1), Span(2, 2), OWNED, frozenset({"f"}), (), None)
     state = store(base=COMMITTED, k=active)
     outcome = only(state, ops.Commit("n", "k", (("new", "2"), ("empty", ""))), AT)
@@ -156,7 +157,11 @@ def test_a_parent_can_go_when_its_children_are_gone() -> None:
 def test_looking_changes_nothing(key: str) -> None:
     """SNAP-STAT-1, SNAP-MOUNTS-3, SNAP-USAGE-4, SNAP-CONTENT-1, SNAP-WALK-1."""
     state = store()
-    replies = {ops.Stat(key): Tells(key), ops.Usage(key): Measures(key), ops.Walk(): Lists(tuple(state.snapshots))}
+    replies: dict[Operation, Reply] = {
+        ops.Stat(key): Tells(key),
+        ops.Usage(key): Measures(key),
+        ops.Walk(): Lists(tuple(state.snapshots)),
+    }
     if key != "leaf":
         replies |= {ops.Mounts(key): Gives(key), ops.Read(key): Shows(key), ops.Read(key, held=True): Shows(key)}
     for op, reply in replies.items():
@@ -364,7 +369,7 @@ profiles = st.builds(
 
 @given(profiles, st.lists(st.tuples(st.sampled_from(CALLS), st.integers(0, 3)), max_size=25))
 def test_in_any_history_every_call_has_an_outcome_and_a_refused_one_changes_nothing(
-    profile: Profile, calls: list[tuple[ops.Operation, int]]
+    profile: Profile, calls: list[tuple[Operation, int]]
 ) -> None:
     """SNAP-LIVE-1, SNAP-FAIL-1, SNAP-KIND-1, SNAP-PARENT-3: no call raises; a life keeps its kind, its parent and its birth."""
     state = State(profile=profile)
