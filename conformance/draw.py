@@ -1,12 +1,15 @@
 """What histories are drawn from: names, labels, masks, filters and changes, chosen by the state that the model believes in.
 
-The simplest choice stands first everywhere: shrinking goes there.
+Everything is drawn by `Pick`: one of a sequence, the simplest first, for shrinking goes there. No strategies are composed here: to
+build them anew for each call costs more than the calls do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, reduce
+from typing import Protocol, TypeVar
 
 from hypothesis import strategies as st
 
@@ -39,11 +42,32 @@ from snapspec.model.tree import (
 )
 from snapspec.model.values import Kind, Labels
 
+T = TypeVar("T")
+
+
+class Pick(Protocol):
+    """Draws one of a sequence that is not empty."""
+
+    def __call__(self, choices: Sequence[T], /) -> T: ...
+
+
+@cache
+def _index(length: int) -> st.SearchStrategy[int]:
+    return st.integers(0, length - 1)
+
+
+def picker(data: st.DataObject) -> Pick:
+    """The `Pick` that draws from Hypothesis' `data`."""
+
+    def pick(choices: Sequence[T], /) -> T:
+        return choices[data.draw(_index(len(choices)))]
+
+    return pick
+
+
 PLAIN = ("a", "b", "c", "d", "e", "f")
 #: Names that a driver which builds paths, queries or filters from them gets wrong.
 ODD = ("n/a", "with space", "a,b==c", 'q"uote', "..", "%2e", "café", "x" * 300)
-NAMES = PLAIN + ODD
-
 
 #: The kinds of content that a run may leave out.
 CONTENT = ("devices", "links")
@@ -74,6 +98,7 @@ class Scope:
     `careful`: the call is to succeed, as far as that can be; otherwise each argument is as often wrong as right.
     """
 
+    pick: Pick
     state: State
     limits: Limits
     freed: tuple[str, ...] = ()
@@ -89,36 +114,30 @@ def _keys(state: State, *kinds: Kind) -> list[str]:
 
 def _free(scope: Scope) -> list[str]:
     """Names that are free; those freed lately first among them, since a new life under an old name is where things leak."""
-    names = dict.fromkeys((*PLAIN, *scope.freed, *scope.freed, *ODD))
+    names = dict.fromkeys((*PLAIN[:1], *scope.freed, *PLAIN, *ODD))
     return [name for name in names if name not in scope.state.snapshots]
 
 
-def _name(scope: Scope, right: list[str], wrong: list[str]) -> st.SearchStrategy[str]:
+def _name(scope: Scope, right: list[str], wrong: list[str]) -> str:
     """A right name, where there is one; when the scope is not careful as often a wrong one."""
     if not right or not wrong:
-        return st.sampled_from(right or wrong)
-    if scope.careful:
-        return st.sampled_from(right)
-    return st.booleans().flatmap(lambda wild: st.sampled_from(wrong if wild else right))
+        return scope.pick(right or wrong)
+    wild = not scope.careful and scope.pick((False, True))
+    return scope.pick(wrong if wild else right)
 
 
-def _new_name(scope: Scope) -> st.SearchStrategy[str]:
+def _new_name(scope: Scope) -> str:
     return _name(scope, _free(scope), ["", *scope.state.snapshots])
 
 
-def _parent(scope: Scope) -> st.SearchStrategy[str]:
+def _parent(scope: Scope) -> str:
     committed = _keys(scope.state, Kind.COMMITTED)
     wrong = [*_keys(scope.state, Kind.ACTIVE, Kind.VIEW), *_free(scope)[:2]]
     # The latest layers make the deeper chains.
     return _name(scope, ["", *committed, *committed[-1:] * 3], wrong)
 
 
-def _first(scope: Scope, ready: bool, wanted: st.SearchStrategy[Operation]) -> st.SearchStrategy[Operation]:
-    """`wanted`; a prepare instead, as long as there is nothing that `wanted` could be right for and the scope is careful."""
-    return prepares(scope) if scope.careful and not ready else wanted
-
-
-def _known(scope: Scope, *kinds: Kind) -> st.SearchStrategy[str]:
+def _known(scope: Scope, *kinds: Kind) -> str:
     right = _keys(scope.state, *kinds)
     others = [key for key in scope.state.snapshots if key not in right]
     return _name(scope, right, [*others, *_free(scope)[:2], *scope.freed[-1:], ""])
@@ -128,14 +147,15 @@ def _known(scope: Scope, *kinds: Kind) -> st.SearchStrategy[str]:
 
 _LABEL_KEYS = ("a", "b.c/d", "containerd.io/x", "Ü ")
 _LABEL_VALUES = ("1", "2", "", "v w", "é,=")
+_LONG: tuple[Labels, ...] = ((("l", "x" * (LABEL_LIMIT - 1)),), (("l", "x" * LABEL_LIMIT),))
 
 
-def _labels(scope: Scope) -> st.SearchStrategy[Labels]:
+def _labels(scope: Scope) -> Labels:
     keys = (*_LABEL_KEYS, GC_ROOT) if scope.state.profile.door is Door.METADATA else _LABEL_KEYS
-    some = st.dictionaries(st.sampled_from(keys), st.sampled_from(_LABEL_VALUES), max_size=2)
-    longest = st.sampled_from([{"l": "x" * (LABEL_LIMIT - 1)}, {"l": "x" * LABEL_LIMIT}])
-    drawn = some if scope.careful else st.one_of(some, some, longest)
-    return drawn.map(lambda labels: tuple(sorted(labels.items())))
+    if not scope.careful and scope.pick((False, False, True)):
+        return scope.pick(_LONG)
+    labels = {scope.pick(keys): scope.pick(_LABEL_VALUES) for _ in range(scope.pick((0, 0, 1, 2)))}
+    return tuple(sorted(labels.items()))
 
 
 _MASKS: tuple[tuple[str, ...], ...] = (
@@ -160,216 +180,266 @@ _BAD_MASKS: tuple[tuple[str, ...], ...] = (
 # --- filters
 
 _BAD_FILTERS = ("==a", "name==", 'name=="a', "name==a,", "labels.==1", "a b")
+_LABEL_PATHS = (*(("labels", *key.split(".")) for key in _LABEL_KEYS), ("labels", "b.c/d"))
 
 
-def _selectors(state: State) -> st.SearchStrategy[filters.Selector]:
-    names = st.sampled_from([*state.snapshots, "", "absent"])
-    kinds = st.sampled_from(["active", "view", "committed", "Active"])
-    values = st.sampled_from([v for v in _LABEL_VALUES if v])
-    compared = st.sampled_from(["==", "!="])
-    label = st.sampled_from([("labels", *key.split(".")) for key in _LABEL_KEYS] + [("labels", "b.c/d")])
-    return st.one_of(
-        st.builds(filters.Selector, st.just(("name",)), compared, names.filter(bool)),
-        st.builds(filters.Selector, st.just(("parent",)), compared, names),
-        st.builds(filters.Selector, st.just(("kind",)), compared, kinds),
-        st.builds(filters.Selector, label, compared, values),
-        st.builds(filters.Selector, label),
-        st.builds(filters.Selector, st.sampled_from([("parent",), ("name",), ("kind",), ("absent",)])),
-        st.builds(filters.Selector, st.just(("absent",)), compared, values),
-        st.builds(filters.Selector, st.just(("name",)), st.just("~="), st.sampled_from(["[ab]$", "e$", "(", "."])),
-        st.builds(filters.Selector, st.just(("labels", "a")), st.just("~="), st.sampled_from(["^1", "[12]", "*"])),
-    )
+def _selector(scope: Scope) -> filters.Selector:
+    pick = scope.pick
+    compared = pick(("==", "!="))
+    match pick(("name", "parent", "kind", "label", "has label", "has", "absent", "found", "label found")):
+        case "name":
+            return filters.Selector(("name",), compared, pick((*scope.state.snapshots, "absent")))
+        case "parent":
+            return filters.Selector(("parent",), compared, pick((*scope.state.snapshots, "", "absent")))
+        case "kind":
+            return filters.Selector(("kind",), compared, pick(("active", "view", "committed", "Active")))
+        case "label":
+            return filters.Selector(pick(_LABEL_PATHS), compared, pick([v for v in _LABEL_VALUES if v]))
+        case "has label":
+            return filters.Selector(pick(_LABEL_PATHS))
+        case "has":
+            return filters.Selector(pick((("parent",), ("name",), ("kind",), ("absent",))))
+        case "absent":
+            return filters.Selector(("absent",), compared, "1")
+        case "found":
+            return filters.Selector(("name",), "~=", pick(("[ab]$", "e$", "(", ".")))
+        case _:
+            return filters.Selector(("labels", "a"), "~=", pick(("^1", "[12]", "*")))
 
 
-def walks(scope: Scope) -> st.SearchStrategy[Operation]:
-    """Walk, with filters or without, a few of them no filters at all."""
-    text = st.lists(_selectors(scope.state), min_size=0, max_size=2).map(lambda s: filters.write(tuple(s)))
-    good = st.lists(text, max_size=2)
-    bad = st.builds(lambda texts, wrong: [*texts, wrong], st.lists(text, max_size=1), st.sampled_from(_BAD_FILTERS))
-    return (good if scope.careful else bad).map(lambda texts: ops.Walk(tuple(texts)))
+def _filter(scope: Scope) -> str:
+    return filters.write(tuple(_selector(scope) for _ in range(scope.pick((1, 0, 2)))))
+
+
+def walk(scope: Scope) -> Operation:
+    """Walk, with filters or without; when not careful one of them is no filter at all."""
+    texts = [_filter(scope) for _ in range(scope.pick((0, 1, 2)))]
+    return ops.Walk(tuple(texts) if scope.careful else (*texts, scope.pick(_BAD_FILTERS)))
 
 
 # --- operations
 
 
-def _any(scope: Scope) -> bool:
-    return len(scope.state.snapshots) > 0
+def _nothing_for(scope: Scope, *kinds: Kind) -> bool:
+    """Whether a careful call to a snapshot of these kinds has nothing to name yet: then one is made first."""
+    return scope.careful and not _keys(scope.state, *kinds)
 
 
-def prepares(scope: Scope) -> st.SearchStrategy[Operation]:
+def prepare(scope: Scope) -> Operation:
     """Prepare, over nothing, a committed snapshot, or something that is no parent."""
-    return st.builds(ops.Prepare, _new_name(scope), _parent(scope), _labels(scope))
+    return ops.Prepare(_new_name(scope), _parent(scope), _labels(scope))
 
 
-def views(scope: Scope) -> st.SearchStrategy[Operation]:
+def view(scope: Scope) -> Operation:
     """View, over nothing, a committed snapshot, or something that is no parent."""
-    return st.builds(ops.View, _new_name(scope), _parent(scope), _labels(scope))
+    return ops.View(_new_name(scope), _parent(scope), _labels(scope))
 
 
-def commits(scope: Scope) -> st.SearchStrategy[Operation]:
+def commit(scope: Scope) -> Operation:
     """Commit of an active snapshot to a free name, or of anything to anything; now and then with a parent."""
-    key = _known(scope, Kind.ACTIVE)
-    parent = st.just("") if scope.careful else st.sampled_from(["", "", *scope.state.snapshots, "absent"])
-    return _first(
-        scope, bool(_keys(scope.state, Kind.ACTIVE)), st.builds(ops.Commit, _new_name(scope), key, _labels(scope), parent)
-    )
+    if _nothing_for(scope, Kind.ACTIVE):
+        return prepare(scope)
+    asks = scope.pick((False, False, False, True))
+    parent = scope.pick(("", *scope.state.snapshots, "absent")) if asks else ""
+    return ops.Commit(_new_name(scope), _known(scope, Kind.ACTIVE), _labels(scope), parent)
 
 
-def removes(scope: Scope) -> st.SearchStrategy[Operation]:
+def remove(scope: Scope) -> Operation:
     """Remove of a snapshot without children, or of one that has some, or of nothing."""
+    if _nothing_for(scope, *Kind):
+        return prepare(scope)
     childless = [key for key in scope.state.snapshots if not children(scope.state, key)]
     others = [key for key in scope.state.snapshots if key not in childless]
-    return _first(scope, bool(childless), st.builds(ops.Remove, _name(scope, childless, [*others, *_free(scope)[:2], ""])))
+    return ops.Remove(_name(scope, childless, others or [*_free(scope)[:2], ""]))
 
 
-def mounts(scope: Scope) -> st.SearchStrategy[Operation]:
+def mounts(scope: Scope) -> Operation:
     """Mounts of what has mounts, and of what has none."""
-    return _first(scope, _any(scope), st.builds(ops.Mounts, _known(scope, Kind.ACTIVE, Kind.VIEW)))
+    if _nothing_for(scope, Kind.ACTIVE, Kind.VIEW):
+        return prepare(scope)
+    return ops.Mounts(_known(scope, Kind.ACTIVE, Kind.VIEW))
 
 
-def stats(scope: Scope) -> st.SearchStrategy[Operation]:
+def stat(scope: Scope) -> Operation:
     """Stat of any key."""
-    return _first(scope, _any(scope), st.builds(ops.Stat, _known(scope, *Kind)))
+    return prepare(scope) if _nothing_for(scope, *Kind) else ops.Stat(_known(scope, *Kind))
 
 
-def usages(scope: Scope) -> st.SearchStrategy[Operation]:
+def usage(scope: Scope) -> Operation:
     """Usage of any key."""
-    return _first(scope, _any(scope), st.builds(ops.Usage, _known(scope, *Kind)))
+    return prepare(scope) if _nothing_for(scope, *Kind) else ops.Usage(_known(scope, *Kind))
 
 
-def updates(scope: Scope) -> st.SearchStrategy[Operation]:
+def update(scope: Scope) -> Operation:
     """Update of any name with any mask; a parent and a kind come along and must count for nothing."""
-    strays = st.sampled_from(["", *scope.state.snapshots])
-    mask = st.sampled_from(_MASKS if scope.careful else _MASKS + _BAD_MASKS)
-    update = st.builds(ops.Update, _known(scope, *Kind), _labels(scope), mask, strays, st.sampled_from(list(Kind)))
-    return _first(scope, _any(scope), update)
+    if _nothing_for(scope, *Kind):
+        return prepare(scope)
+    mask = scope.pick(_MASKS if scope.careful else _MASKS + _BAD_MASKS)
+    stray = scope.pick(("", *scope.state.snapshots))
+    return ops.Update(_known(scope, *Kind), _labels(scope), mask, stray, scope.pick(tuple(Kind)))
 
 
-def cleanups(_: Scope) -> st.SearchStrategy[Operation]:
+def cleanup(_: Scope) -> Operation:
     """Cleanup."""
-    return st.just(ops.Cleanup())
+    return ops.Cleanup()
 
 
-def reopens(_: Scope) -> st.SearchStrategy[Operation]:
+def reopen(scope: Scope) -> Operation:
     """Close, once or twice, and open."""
-    return st.builds(ops.Reopen, st.booleans())
+    return ops.Reopen(scope.pick((False, True)))
 
 
-def collects(scope: Scope) -> st.SearchStrategy[Operation]:
+def collect(scope: Scope) -> Operation:
     """A garbage collection, with up to two snapshots given up."""
-    return st.lists(st.sampled_from([*scope.state.snapshots, "absent"]), max_size=2, unique=True).map(
-        lambda keys: ops.Collect(tuple(k for k in keys if k in scope.state.snapshots))
-    )
+    keys = tuple(scope.state.snapshots)
+    dropped = {scope.pick(keys): None for _ in range(scope.pick((1, 0, 2)))} if keys else {}
+    return ops.Collect(tuple(dropped))
 
 
-def nowheres(scope: Scope) -> st.SearchStrategy[Operation]:
+def nowhere(scope: Scope) -> Operation:
     """Any call, without a namespace."""
-    calls = st.one_of(prepares(scope), commits(scope), removes(scope), mounts(scope), stats(scope), usages(scope), walks(scope))
-    return calls.map(lambda call: ops.Nowhere(call))
+    call = scope.pick((prepare, stat, commit, remove, mounts, usage, walk))(scope)
+    assert isinstance(call, ops.Nameable)
+    return ops.Nowhere(call)
 
 
-def reads(scope: Scope) -> st.SearchStrategy[Operation]:
+def read(scope: Scope) -> Operation:
     """The tree of a snapshot, through a list fresh or held."""
-    return _first(scope, _any(scope), st.builds(ops.Read, _known(scope, Kind.ACTIVE, Kind.VIEW), st.booleans()))
+    if _nothing_for(scope, Kind.ACTIVE, Kind.VIEW):
+        return prepare(scope)
+    return ops.Read(_known(scope, Kind.ACTIVE, Kind.VIEW), scope.pick((False, True)))
 
 
-def writes(scope: Scope) -> st.SearchStrategy[Operation]:
-    """Changes through a mount list."""
-    return _first(scope, bool(_keys(scope.state, Kind.ACTIVE)), _writes(scope))
-
-
-@st.composite
-def _writes(draw: st.DrawFn, scope: Scope) -> Operation:
+def write(scope: Scope) -> Operation:
     """Up to four changes to an active snapshot, or one to a view, which must refuse it."""
-    key = draw(_name(scope, _keys(scope.state, Kind.ACTIVE), [*_keys(scope.state, Kind.VIEW, Kind.COMMITTED), "absent"]))
-    snapshot = scope.state.get(key) or Snapshot(Kind.ACTIVE)
-    most = 4 if snapshot.kind is Kind.ACTIVE else 1
-    changes: list[Change] = []
-    tree = snapshot.tree
-    for _ in range(draw(st.integers(1, most))):
-        change = draw(st.sampled_from(_changes(tree, scope.limits)).flatmap(lambda make: make))
+    if _nothing_for(scope, Kind.ACTIVE):
+        return prepare(scope)
+    key = _name(scope, _keys(scope.state, Kind.ACTIVE), [*_keys(scope.state, Kind.VIEW, Kind.COMMITTED), "absent"])
+    snapshot = scope.state.get(key) or Snapshot(Kind.VIEW)
+    changes, tree = _furnished(scope, snapshot)
+    for _ in range(scope.pick((1, 2, 3, 4)) if snapshot.kind is Kind.ACTIVE else 1):
+        change = _change(scope.pick, tree, scope.limits)
         changes.append(change)
-        tree = outcomes_of(EMPTY, tree, change)[0].tree
-    return ops.Write(key, tuple(changes), draw(st.booleans()))
+        tree = _after(tree, change)
+    return ops.Write(key, tuple(changes), scope.pick((False, True)))
+
+
+#: A tree in which each kind of change has something to work on: without it layers would have little to hide and to share.
+FURNITURE: tuple[Change, ...] = (
+    MakeDirectory("d"),
+    MakeFile("d/f", b"hello"),
+    MakeFile("f", b"y" * 5000),
+    Link("d/g", "f"),
+    MakeSymlink("l", "f"),
+    MakeDirectory("e"),
+    MakeFile("e/f", b"x"),
+)
+
+
+def _furnished(scope: Scope, snapshot: Snapshot) -> tuple[list[Change], Tree]:
+    """Often, in an active snapshot that is empty: the furniture."""
+    if snapshot.kind is not Kind.ACTIVE or len(snapshot.tree.nodes) > 1 or not scope.pick((False, True)):
+        return [], snapshot.tree
+    changes = [change for change in FURNITURE if scope.limits.links or not isinstance(change, Link)]
+    return changes, reduce(_after, changes, snapshot.tree)
+
+
+def _after(tree: Tree, change: Change) -> Tree:
+    return outcomes_of(EMPTY, tree, change)[0].tree
 
 
 # --- changes
 
-_ENTRIES = ("f", "g", "d", ".wh.f", "y" * 255, "\udcff")
+_ENTRIES = ("f", "g", "d", "e", ".wh.f", "y" * 255, "\udcff")
 _DATA = (b"x", b"hello", b"y" * 5000, b"")
 _MODES = (0o644, 0o600, 0o4755, 0o1777)
 _OFFSETS = (0, 3, 4096, 1 << 20)
 
 
-def _changes(tree: Tree, limits: Limits) -> list[st.SearchStrategy[Change]]:
-    """One strategy for each kind of change that has something to work on."""
-    nodes = tree.nodes
-    of_type: Callable[[FileType], list[Path]] = lambda t: [p for p, n in nodes.items() if p and n.type is t]  # noqa: E731
-    directories = ["", *of_type(FileType.DIRECTORY)]
-    files = [p for p in of_type(FileType.FILE) if all(name != CAPABILITY for name, _ in nodes[p].xattrs)]
-    entries = [p for p in nodes if p]
-    found = [*_making(directories, limits)]
-    if files:
-        found += _filling(files)
+def _change(pick: Pick, tree: Tree, limits: Limits) -> Change:
+    """A change of any kind that has something to work on."""
+    entries = [path for path in tree.nodes if path]
+    makers: list[Callable[[Pick, Tree, Limits], Change]] = [_make]
     if entries:
-        found += _moving(tree, entries, directories, limits)
-    found += _marking(tree, [*files, *directories], limits.permits)
-    return found
+        makers += [_move, _drop]
+    if entries and limits.links:
+        makers.append(_link)
+    if _files(tree):
+        makers.append(_fill)
+    makers.append(_mark)
+    return pick(makers)(pick, tree, limits)
 
 
-def _paths(directories: list[Path]) -> st.SearchStrategy[Path]:
-    names = st.sampled_from(_ENTRIES)
-    return st.builds(lambda top, name: f"{top}/{name}" if top else name, st.sampled_from(directories), names)
-
-
-def _making(directories: list[Path], limits: Limits) -> list[st.SearchStrategy[Change]]:
-    path, mode = _paths(directories), st.sampled_from(_MODES)
-    making: list[st.SearchStrategy[Change]] = [
-        st.builds(MakeFile, path, st.sampled_from(_DATA), mode),
-        st.builds(MakeDirectory, path, st.sampled_from((0o755, 0o700, 0o1777))),
-        st.builds(MakeSymlink, path, st.sampled_from(("f", "/absent", "t" * 100))),
-        st.builds(MakeFifo, path, mode),
-    ]
-    if limits.devices:
-        making.append(
-            st.builds(MakeDevice, path, st.sampled_from((FileType.CHAR, FileType.BLOCK_DEVICE)), st.just(1), st.just(3), mode)
-        )
-    return making
-
-
-def _filling(files: list[Path]) -> list[st.SearchStrategy[Change]]:
-    path = st.sampled_from(files)
+def _files(tree: Tree) -> list[Path]:
+    """Regular files whose data and owner may be changed: that would take a file capability away."""
     return [
-        st.builds(WriteAt, path, st.sampled_from(_OFFSETS), st.sampled_from([d for d in _DATA if d])),
-        st.builds(Truncate, path, st.sampled_from((0, 1, 5000, 1 << 21))),
+        path
+        for path, node in tree.nodes.items()
+        if node.type is FileType.FILE and all(name != CAPABILITY for name, _ in node.xattrs)
     ]
 
 
-def _moving(tree: Tree, entries: list[Path], directories: list[Path], limits: Limits) -> list[st.SearchStrategy[Change]]:
-    entry, path = st.sampled_from(entries), _paths(directories)
-    others = [p for p in entries if tree.nodes[p].type is not FileType.DIRECTORY]
-    tops = [p for p in entries if tree.nodes[p].type is FileType.DIRECTORY]
-    moving: list[st.SearchStrategy[Change]] = [st.builds(Rename, entry, st.one_of(path, entry))]
-    if others:
-        moving.append(st.builds(Unlink, st.sampled_from(others)))
-    if others and limits.links:
-        moving.append(st.builds(Link, path, st.sampled_from(others)))
-    if tops:
-        bare = [p for p in tops if not any(is_below(other, p) for other in entries)]
-        moving += [st.builds(RemoveTree, st.sampled_from(tops)), st.builds(RemoveDirectory, st.sampled_from(bare or tops))]
-    return moving
+def _directories(tree: Tree) -> list[Path]:
+    return [path for path, node in tree.nodes.items() if node.type is FileType.DIRECTORY]
 
 
-def _marking(tree: Tree, paths: list[Path], permits: Permits) -> list[st.SearchStrategy[Change]]:
+def _path(pick: Pick, tree: Tree) -> Path:
+    top, name = pick(_directories(tree)), pick(_ENTRIES)
+    return f"{top}/{name}" if top else name
+
+
+def _make(pick: Pick, tree: Tree, limits: Limits) -> Change:
+    path = _path(pick, tree)
+    match pick(("file", "directory", "symlink", "fifo", *(("device",) if limits.devices else ()))):
+        case "file":
+            return MakeFile(path, pick(_DATA), pick(_MODES))
+        case "directory":
+            return MakeDirectory(path, pick((0o755, 0o700, 0o1777)))
+        case "symlink":
+            return MakeSymlink(path, pick(("f", "/absent", "t" * 100)))
+        case "fifo":
+            return MakeFifo(path, pick(_MODES))
+        case _:
+            return MakeDevice(path, pick((FileType.CHAR, FileType.BLOCK_DEVICE)), 1, 3, pick(_MODES))
+
+
+def _fill(pick: Pick, tree: Tree, _: Limits) -> Change:
+    path = pick(_files(tree))
+    if pick((False, True)):
+        return Truncate(path, pick((0, 1, 5000, 1 << 21)))
+    return WriteAt(path, pick(_OFFSETS), pick(_DATA[:3]))
+
+
+def _move(pick: Pick, tree: Tree, _: Limits) -> Change:
+    entries = [path for path in tree.nodes if path]
+    source = pick(entries)
+    return Rename(source, pick(entries) if pick((False, True)) else _path(pick, tree))
+
+
+def _link(pick: Pick, tree: Tree, _: Limits) -> Change:
+    return Link(_path(pick, tree), pick([path for path in tree.nodes if path]))
+
+
+def _drop(pick: Pick, tree: Tree, _: Limits) -> Change:
+    path = pick([path for path in tree.nodes if path])
+    if tree.nodes[path].type is not FileType.DIRECTORY:
+        return Unlink(path)
+    bare = not any(is_below(other, path) for other in tree.nodes)
+    return RemoveDirectory(path) if bare and pick((False, True)) else RemoveTree(path)
+
+
+def _mark(pick: Pick, tree: Tree, limits: Limits) -> Change:
     """Metadata, of files and directories, the root among them."""
-    path = st.sampled_from(paths)
-    marking: list[st.SearchStrategy[Change]] = [st.builds(SetMode, path, st.sampled_from(_MODES))]
-    if permits.other_owners:
-        marking.append(st.builds(SetOwner, path, st.sampled_from((1, 0, 65534)), st.sampled_from((1, 0))))
+    path = pick([*_directories(tree), *_files(tree)])
+    permits = limits.permits
     names = [*(["user.a"] if permits.user_xattrs else []), *(["trusted.a"] if permits.trusted_xattrs else [])]
-    if names:
-        marking.append(st.builds(SetXattr, path, st.sampled_from(names), st.sampled_from((b"1", b"v" * 100))))
-    marked = [(p, name) for p in paths for name, _ in tree.nodes[p].xattrs if name in names]
-    if marked:
-        marking.append(st.sampled_from(marked).map(lambda pair: RemoveXattr(*pair)))
-    return marking
+    kinds = ("mode", *(("owner",) if permits.other_owners else ()), *(("set", "remove") if names else ()))
+    match pick(kinds):
+        case "mode":
+            return SetMode(path, pick(_MODES))
+        case "owner":
+            return SetOwner(path, pick((1, 0, 65534)), pick((1, 0)))
+        case "set":
+            return SetXattr(path, pick(names), pick((b"1", b"v" * 100)))
+        case _:
+            return RemoveXattr(path, pick(names))

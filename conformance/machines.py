@@ -26,7 +26,7 @@ class Entry:
     """An operation of the machine: how often it is drawn, and for which subjects. Those that are `needed` are never left out."""
 
     name: str
-    drawn: Callable[[Scope], st.SearchStrategy[Operation]]
+    drawn: Callable[[Scope], Operation]
     weight: int = 1
     needed: bool = False
     possible: Callable[[Subject], bool] = lambda _: True
@@ -38,21 +38,21 @@ def _through_containerd(subject: Subject) -> bool:
 
 #: The simplest first. Without active and committed snapshots there is little to do, so that what makes them comes often.
 OPERATIONS = (
-    Entry("prepare", draw.prepares, 5, needed=True),
-    Entry("commit", draw.commits, 5, needed=True),
-    Entry("write", draw.writes, 4, needed=True),
-    Entry("view", draw.views, 2),
-    Entry("read", draw.reads, 2),
-    Entry("remove", draw.removes, 2),
+    Entry("prepare", draw.prepare, 5, needed=True),
+    Entry("commit", draw.commit, 5, needed=True),
+    Entry("write", draw.write, 4, needed=True),
+    Entry("view", draw.view, 2),
+    Entry("read", draw.read, 2),
+    Entry("remove", draw.remove, 2),
     Entry("mounts", draw.mounts),
-    Entry("stat", draw.stats, 2),
-    Entry("update", draw.updates, 2),
-    Entry("usage", draw.usages, 2),
-    Entry("walk", draw.walks, 2),
-    Entry("cleanup", draw.cleanups),
-    Entry("reopen", draw.reopens, possible=lambda subject: subject.reopens),
-    Entry("collect", draw.collects, possible=_through_containerd),
-    Entry("nowhere", draw.nowheres, possible=_through_containerd),
+    Entry("stat", draw.stat, 2),
+    Entry("update", draw.update, 2),
+    Entry("usage", draw.usage, 2),
+    Entry("walk", draw.walk, 2),
+    Entry("cleanup", draw.cleanup),
+    Entry("reopen", draw.reopen, possible=lambda subject: subject.reopens),
+    Entry("collect", draw.collect, possible=_through_containerd),
+    Entry("nowhere", draw.nowhere, possible=_through_containerd),
 )
 
 
@@ -83,19 +83,21 @@ class SnapshotMachine(RuleBasedStateMachine):
         """Leave some operations out of this history: what is rare among all is frequent among few."""
         subject = self.session.subject
         possible = [entry for entry in OPERATIONS if entry.possible(subject) and entry.name not in self.limits.without]
-        left_out = data.draw(st.sets(st.sampled_from([e.name for e in possible if not e.needed]), max_size=4), label="left out")
-        self.operations = [e for e in possible if e.name not in left_out for _ in range(e.weight)]
+        optional = [entry.name for entry in possible if not entry.needed]
+        pick = draw.picker(data)
+        left_out = {pick(optional) for _ in range(pick((0, 1, 2, 3, 4)))}
+        self.operations = [entry for entry in possible if entry.name not in left_out for _ in range(entry.weight)]
 
     @rule(data=st.data())
     def call(self, data: st.DataObject) -> None:
         """Draw a call for the state that the model believes in, two times of three one that is to succeed, and make it."""
         if not self.running:
             return
-        space = data.draw(st.sampled_from(_SPACES[: self.session.subject.spaces + 2]), label="namespace")
-        careful = data.draw(st.sampled_from([True, True, False]), label="careful")
-        scope = Scope(self.session.state(space), self.limits, tuple(dict.fromkeys(self.freed[-3:])), careful)
-        entry = data.draw(st.sampled_from(self.operations), label="operation")
-        op = data.draw(entry.drawn(scope), label="call")
+        pick = draw.picker(data)
+        space = pick(_SPACES[: self.session.subject.spaces + 2])
+        freed = tuple(dict.fromkeys(self.freed[-3:]))
+        scope = Scope(pick, self.session.state(space), self.limits, freed, careful=pick((True, True, False)))
+        op = pick(self.operations).drawn(scope)
         self._guarded(lambda: self.session.do(op, space))
         if isinstance(op, ops.Prepare | ops.View | ops.Commit | ops.Remove):
             # A key that was just refused, removed or committed is where the next call may meet leftovers.

@@ -122,11 +122,15 @@ class Read:
     held: bool = False
 
 
+#: The calls that name a namespace, where there are any.
+Nameable = Prepare | View | Commit | Remove | Mounts | Stat | Update | Usage | Walk
+
+
 @dataclass(frozen=True, slots=True)
 class Nowhere:
     """A call through containerd's metadata layer that names no namespace."""
 
-    call: Prepare | View | Commit | Remove | Mounts | Stat | Update | Usage | Walk
+    call: Nameable
 
 
 Operation = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from snapspec.model.guards import usage_limit, within
 from snapspec.model.state import Measure, Snapshot, Span, State, ancestors, lower_tree
-from snapspec.model.tree import FileType, Tree, data_bytes, differences, distinct
+from snapspec.model.tree import BLOCK, FileType, Tree, differences, distinct
 from snapspec.model.values import ErrorClass, Info, Kind, Labels, Mount, Usage
 
 # --- what came ---------------------------------------------------------------------------------------------------------
@@ -369,7 +369,8 @@ def most_usage(state: State, snapshot: Snapshot) -> Usage:
     """The most that the layer can take: all it touched, or all it shows where the driver keeps full copies."""
     whole = state.profile.usage is Measure.COPY
     paths = frozenset(snapshot.tree.nodes) if whole else snapshot.touched
-    data = sum(data_bytes(n) for n in distinct(snapshot.tree, paths))
+    # Whole files count, holes too: an overlay's copy-up may fill them.
+    data = sum(-(-node.data.size // BLOCK) * BLOCK for node in distinct(snapshot.tree, paths))
     inodes = len(paths | snapshot.touched) + 1
     return Usage(usage_limit(data, inodes, SLACK), inodes)
 

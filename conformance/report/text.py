@@ -19,10 +19,11 @@ def owed(profile: Profile | None) -> list[str]:
     """The clauses that a subject with this profile can be held to by histories without overlap, faults and crashes."""
     profile = profile or Profile()
     through_containerd = profile.door is Door.METADATA
-    left_out = {"SNAP-FAIL-2", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
+    # A driver need not have labels of its own, and nothing here overlaps or dies.
+    left_out = {"SNAP-FAIL-2", "SNAP-LABEL-3", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
     if through_containerd:
         left_out |= {"SNAP-PREPARE-5", "SNAP-COMMIT-5", "SNAP-CLEANUP-1", "SNAP-CLEANUP-2"}
-    if profile.rebase is Rebase.IGNORED:
+    if profile.rebase is not Rebase.REFUSED and (through_containerd or profile.rebase is Rebase.IGNORED):
         left_out.add("SNAP-COMMIT-6")
     return [c for c in clauses() if c not in left_out and (through_containerd or not c.startswith("DOOR-"))]
 
