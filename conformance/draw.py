@@ -1,7 +1,7 @@
 """What histories are drawn from: names, labels, masks, filters and changes, chosen by the state that the model believes in.
 
-Everything is drawn by `Pick`: one of a sequence, the simplest first, for shrinking goes there. No strategies are composed here: to
-build them anew for each call costs more than the calls do.
+Everything is drawn by `Pick`: one of a sequence, the simplest first, for shrinking goes there. Strategies are not composed here:
+to build them anew for each call costs more than the calls do.
 """
 
 from __future__ import annotations
@@ -314,7 +314,10 @@ def write(scope: Scope) -> Operation:
     """Up to four changes to an active snapshot, or one to a view, which must refuse it."""
     if _nothing_for(scope, Kind.ACTIVE):
         return prepare(scope)
-    key = _name(scope, _keys(scope.state, Kind.ACTIVE), [*_keys(scope.state, Kind.VIEW, Kind.COMMITTED), "absent"])
+    active = _keys(scope.state, Kind.ACTIVE)
+    # A layer over others has something to hide and to copy up.
+    upper = [key for key in active if scope.state.snapshots[key].parent]
+    key = _name(scope, [*active, *upper, *upper], [*_keys(scope.state, Kind.VIEW, Kind.COMMITTED), "absent"])
     snapshot = scope.state.get(key) or Snapshot(Kind.VIEW)
     changes, tree = _furnished(scope, snapshot)
     for _ in range(scope.pick((1, 2, 3, 4)) if snapshot.kind is Kind.ACTIVE else 1):
@@ -334,6 +337,12 @@ FURNITURE: tuple[Change, ...] = (
     MakeDirectory("e"),
     MakeFile("e/f", b"x"),
 )
+
+
+def prelude(limits: Limits) -> tuple[Operation, ...]:
+    """The calls that many histories begin with: a base layer with something in it, and a layer to be written over it."""
+    changes = tuple(change for change in FURNITURE if limits.links or not isinstance(change, Link))
+    return (ops.Prepare("a"), ops.Write("a", changes), ops.Commit("b", "a"), ops.Prepare("c", "b"))
 
 
 def _furnished(scope: Scope, snapshot: Snapshot) -> tuple[list[Change], Tree]:

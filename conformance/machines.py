@@ -80,13 +80,19 @@ class SnapshotMachine(RuleBasedStateMachine):
 
     @initialize(data=st.data())
     def choose(self, data: st.DataObject) -> None:
-        """Leave some operations out of this history: what is rare among all is frequent among few."""
+        """Leave some operations out of this history, for what is rare among all is frequent among few; and begin it."""
         subject = self.session.subject
         possible = [entry for entry in OPERATIONS if entry.possible(subject) and entry.name not in self.limits.without]
         optional = [entry.name for entry in possible if not entry.needed]
         pick = draw.picker(data)
         left_out = {pick(optional) for _ in range(pick((0, 1, 2, 3, 4)))}
         self.operations = [entry for entry in possible if entry.name not in left_out for _ in range(entry.weight)]
+        if self.running and pick((False, True, True)):
+            self._guarded(self._begin)
+
+    def _begin(self) -> None:
+        for op in draw.prelude(self.limits):
+            self.session.do(op)
 
     @rule(data=st.data())
     def call(self, data: st.DataObject) -> None:

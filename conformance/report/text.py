@@ -21,6 +21,8 @@ def owed(profile: Profile | None) -> list[str]:
     through_containerd = profile.door is Door.METADATA
     # A driver need not have labels of its own, and nothing here overlaps or dies.
     left_out = {"SNAP-FAIL-2", "SNAP-LABEL-3", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
+    if not profile.wire:
+        left_out.add("SNAP-WALK-8")
     if through_containerd:
         left_out |= {"SNAP-PREPARE-5", "SNAP-COMMIT-5", "SNAP-CLEANUP-1", "SNAP-CLEANUP-2"}
     if profile.rebase is not Rebase.REFUSED and (through_containerd or profile.rebase is Rebase.IGNORED):
