@@ -65,7 +65,8 @@ class _FileSystem:
 
 
 # Blocks of 4096 bytes whatever the size, so that usage is the same in every pool; no blocks kept for root: root is the user.
-# btrfs would discard by itself, at any time: here `trim` alone does.
+# btrfs keeps data and metadata together: apart, a pool of this size that was once full has no room for metadata ever after. It
+# would discard by itself, at any time: here `trim` alone does.
 _FILE_SYSTEMS = {
     "ext4": _FileSystem(
         package="e2fsprogs",
@@ -86,7 +87,7 @@ _FILE_SYSTEMS = {
     "btrfs": _FileSystem(
         package="btrfs-progs",
         minimum=112 << 20,
-        make=("mkfs.btrfs", "-q", "-f", "-m", "single", "{}"),
+        make=("mkfs.btrfs", "-q", "-f", "--mixed", "{}"),
         magic=(0x10040, b"_BHRfS_M"),
         grow=("btrfs", "filesystem", "resize", "max", "{root}"),
         grow_minimum=256 << 20,

@@ -270,8 +270,9 @@ def test_a_full_pool_gives_enospc_and_closes_and_the_ballast_helps(workdir: Path
         pool.release_ballast()
         assert not (root / "ballast").exists()
         write(root / "record", b"r" * (256 << 10))
-        assert pool.restore_ballast() is False
-        assert not (root / "ballast").exists()
+        restored = pool.restore_ballast()
+        assert restored is (root / "ballast").exists()
+        assert not restored or kind == "btrfs"  # which keeps some room back and may find it for the ballast
     assert_gone(workdir)
     with open_pool(str(workdir / "p"), file_system=kind) as pool:
         assert (root / "record").read_bytes() == b"r" * (256 << 10)
