@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from snapspec.conformance.files import Permits
 from snapspec.model import filters, ops
 from snapspec.model.guards import Door
-from snapspec.model.nodes import CAPABILITY, EMPTY, FileType, Path, Tree, is_below
+from snapspec.model.nodes import CAPABILITY, EMPTY, FileType, Node, Path, Tree, is_below
 from snapspec.model.ops import Operation
 from snapspec.model.snapshots import GC_ROOT, LABEL_LIMIT
 from snapspec.model.state import Snapshot, State, children
@@ -367,7 +367,7 @@ _OFFSETS = (0, 3, 4096, 1 << 20)
 
 def _change(pick: Pick, tree: Tree, limits: Limits) -> Change:
     """A change of any kind that has something to work on."""
-    entries = [path for path in tree.nodes if path]
+    entries = _entries(tree)
     makers: list[Callable[[Pick, Tree, Limits], Change]] = [_make]
     if entries:
         makers += [_move, _drop]
@@ -379,17 +379,24 @@ def _change(pick: Pick, tree: Tree, limits: Limits) -> Change:
     return pick(makers)(pick, tree, limits)
 
 
+# Paths are sorted: equal trees may hold them in different orders, and what is drawn must not depend on that.
+
+
+def _entries(tree: Tree) -> list[Path]:
+    return sorted(path for path in tree.nodes if path)
+
+
 def _files(tree: Tree) -> list[Path]:
     """Regular files whose data and owner may be changed: that would take a file capability away."""
-    return [
-        path
-        for path, node in tree.nodes.items()
-        if node.type is FileType.FILE and all(name != CAPABILITY for name, _ in node.xattrs)
-    ]
+    return [path for path in _entries(tree) if _plain_file(tree.nodes[path])]
+
+
+def _plain_file(node: Node) -> bool:
+    return node.type is FileType.FILE and all(name != CAPABILITY for name, _ in node.xattrs)
 
 
 def _directories(tree: Tree) -> list[Path]:
-    return [path for path, node in tree.nodes.items() if node.type is FileType.DIRECTORY]
+    return ["", *(path for path in _entries(tree) if tree.nodes[path].type is FileType.DIRECTORY)]
 
 
 def _path(pick: Pick, tree: Tree) -> Path:
@@ -420,17 +427,17 @@ def _fill(pick: Pick, tree: Tree, _: Limits) -> Change:
 
 
 def _move(pick: Pick, tree: Tree, _: Limits) -> Change:
-    entries = [path for path in tree.nodes if path]
+    entries = _entries(tree)
     source = pick(entries)
     return Rename(source, pick(entries) if pick((False, True)) else _path(pick, tree))
 
 
 def _link(pick: Pick, tree: Tree, _: Limits) -> Change:
-    return Link(_path(pick, tree), pick([path for path in tree.nodes if path]))
+    return Link(_path(pick, tree), pick(_entries(tree)))
 
 
 def _drop(pick: Pick, tree: Tree, _: Limits) -> Change:
-    path = pick([path for path in tree.nodes if path])
+    path = pick(_entries(tree))
     if tree.nodes[path].type is not FileType.DIRECTORY:
         return Unlink(path)
     bare = not any(is_below(other, path) for other in tree.nodes)

@@ -9,9 +9,11 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -32,6 +34,8 @@ class Share:
 
     process: subprocess.Popen[bytes]
     rest: bytes = b""
+    errors: bytes = b""
+    """The end of what the process and its driver have written to stderr."""
     histories: int = 0
     calls: int = 0
     reached: Counter[str] = field(default_factory=Counter)
@@ -42,16 +46,20 @@ class Share:
     """The kit's own fault: what it printed."""
     shrinking: bool = False
     done: bool = False
+    dismissed: bool = False
+    """The run has told the process to end."""
 
 
 @dataclass
 class Run:
-    """All processes together. `note` says what the subject runs on, `lines` is what a smoke or a replay shows."""
+    """All processes together. `note` says what the subject runs on, `lines` is what a smoke or a replay shows, `left` what of
+    killed runs could not be cleaned, and why."""
 
-    shares: list[Share]
+    shares: list[Share] = field(default_factory=list)
     note: str = ""
     profile: Profile | None = None
     lines: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
     @property
     def histories(self) -> int:
@@ -95,25 +103,42 @@ def execute(plans: Sequence[Plan], progress: Callable[[Run], None]) -> Run:
 
     The first finding ends the others. On KeyboardInterrupt and on every error all processes are ended and cleaned up after.
     """
-    clean_up()
-    run = Run([Share(_spawn(plan)) for plan in plans])
+    run = Run(left=clean_up())
     try:
+        for plan in plans:
+            run.shares.append(Share(_spawn(plan)))
         with selectors.DefaultSelector() as selector:
             for share in run.shares:
-                selector.register(_output(share), selectors.EVENT_READ, share)
+                for pipe in _pipes(share):
+                    selector.register(pipe, selectors.EVENT_READ, share)
             while selector.get_map():
                 _listen(selector, run)
                 progress(run)
                 _end_others(run)
     finally:
-        _end(run.shares)
-        clean_up()
+        with _undisturbed():
+            _end(run.shares)
+            left = clean_up()
+    run.left.extend(why for why in left if why not in run.left)
     return run
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Not to be stopped half-way by a second Ctrl-C. Python lets the main thread alone decide on signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _spawn(plan: Plan) -> subprocess.Popen[bytes]:
     environment = {"GRPC_VERBOSITY": "ERROR", **os.environ, "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, *_flags(), "-m", "snapspec.conformance.worker", json.dumps(asdict(plan))]
+    command = [sys.executable, *_flags(), "-m", "snapspec.conformance.worker", json.dumps(asdict(plan)), str(os.getpid())]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, process_group=0
     )
@@ -123,21 +148,35 @@ def _flags() -> list[str]:
     return ["-O"] if sys.flags.optimize else []
 
 
-def _output(share: Share) -> Any:
-    return share.process.stdout
+def _pipes(share: Share) -> list[Any]:
+    """What the process writes to. Both are read: a process whose pipe is full would stop."""
+    return [share.process.stdout, share.process.stderr]
+
+
+#: How much is kept of what a process writes to stderr.
+KEPT = 1 << 16
 
 
 def _listen(selector: selectors.BaseSelector, run: Run) -> None:
-    for key, _ in selector.select(timeout=0.25):
+    # Errors before the rest: the end of the output is the end of the process.
+    ready = sorted(selector.select(timeout=0.25), key=lambda found: found[0].fileobj is found[0].data.process.stdout)
+    for key, _ in ready:
         share: Share = key.data
         chunk = os.read(key.fd, 1 << 16)
-        if not chunk:
-            selector.unregister(key.fileobj)
-            _ended(share)
+        if key.fileobj is share.process.stderr:
+            share.errors = (share.errors + chunk)[-KEPT:]
+            if not chunk:
+                selector.unregister(key.fileobj)
             continue
         *lines, share.rest = (share.rest + chunk).split(b"\n")
         for text in lines:
             _hear(run, share, json.loads(text))
+        if not chunk:
+            for pipe in _pipes(share):
+                # A process that the driver has started may hold stderr open for longer.
+                if pipe in selector.get_map():
+                    selector.unregister(pipe)
+            _ended(share)
 
 
 def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
@@ -162,13 +201,10 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
 
 
 def _ended(share: Share) -> None:
-    """The process has closed its output: it has said all that it will."""
-    errors = share.process.stderr.read() if share.process.stderr else b""
+    """The process has closed its output: it has said all that it will. One that ends unasked and without a word has failed."""
     status = share.process.wait()
-    if not (share.done or share.trouble or share.fault or status == -signal.SIGTERM or status == 1):
-        share.fault = f"the process ended with {status}: {errors.decode(errors='replace')}"
-    elif not (share.done or share.trouble or share.fault or share.finding) and errors:
-        share.fault = errors.decode(errors="replace")
+    if not (share.done or share.trouble or share.fault or share.dismissed):
+        share.fault = f"a process of the run ended with {status}: {share.errors.decode(errors='replace')}\n"
 
 
 def _end_others(run: Run) -> None:
@@ -176,8 +212,14 @@ def _end_others(run: Run) -> None:
     if run.finding is None and not run.trouble and not run.fault:
         return
     for share in run.shares:
-        if not share.shrinking and share.process.poll() is None:
-            share.process.terminate()
+        if not share.shrinking:
+            _dismiss(share)
+
+
+def _dismiss(share: Share) -> None:
+    if not share.dismissed and share.process.poll() is None:
+        share.dismissed = True
+        share.process.terminate()
 
 
 #: How long a process may take to undo what it made, before it is killed.
@@ -186,8 +228,7 @@ PATIENCE = 30.0
 
 def _end(shares: list[Share]) -> None:
     for share in shares:
-        if share.process.poll() is None:
-            share.process.terminate()
+        _dismiss(share)
     deadline = time.monotonic() + PATIENCE
     for share in shares:
         try:
@@ -215,7 +256,7 @@ def _clean(leftover: Leftover) -> Iterator[str]:
                 )
     except (CannotRun, SnapshotError, OSError) as error:
         leftover.keep()
-        yield str(error)
+        yield f"what an earlier run has left is not removed yet, {error}; when that server is gone, remove {leftover.directory}"
         return
     except BaseException:
         leftover.keep()

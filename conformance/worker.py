@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
@@ -27,7 +27,7 @@ from snapspec.conformance.history import Finding, encode_finding, line, load
 from snapspec.conformance.machine import enter
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import BATCH, Search, run_batch, run_scenarios, scenario, shorten
-from snapspec.conformance.session import Session, replay
+from snapspec.conformance.session import DEADLINE, Session, replay
 from snapspec.conformance.subjects.address import make, parse
 from snapspec.conformance.workspace import Workspace
 
@@ -35,7 +35,7 @@ from snapspec.conformance.workspace import Workspace
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
-    what is left out."""
+    what is left out, `deadline` is how many seconds a call may take."""
 
     task: str
     subject: str
@@ -46,12 +46,24 @@ class Plan:
     seed: int = 0
     file: str = ""
     without: tuple[str, ...] = ()
+    deadline: float = DEADLINE
+
+
+#: Where `tell` writes: once `main` runs, a stream that nothing else in this process has.
+_parent: TextIO = sys.stdout
+
+
+def _keep_output() -> None:
+    """Keep the stream to the parent for `tell` alone. What a driver in this process prints goes to stderr from now on."""
+    global _parent
+    _parent = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 
 def tell(kind: str, **what: Any) -> None:
     """One line to the process that started this one; when that is gone, so is the reason to go on."""
     try:
-        print(json.dumps({"kind": kind, **what}), flush=True)
+        print(json.dumps({"kind": kind, **what}), file=_parent, flush=True)
     except BrokenPipeError:
         raise SystemExit(1) from None
 
@@ -61,8 +73,8 @@ def opened(plan: Plan) -> Iterator[tuple[Session, Workspace]]:
     """The subject, started, in a session; all is undone at the end, however that comes."""
     surroundings = enter()
     with Workspace.create() as workspace, asyncio.Runner() as runner:
-        subject = make(parse(plan.subject), surroundings, workspace)
-        session = Session(subject, runner)
+        subject = make(parse(plan.subject), surroundings, workspace, plan.deadline)
+        session = Session(subject, runner, plan.deadline)
         try:
             runner.run(subject.start())
             tell("started", note=subject.note, profile=encode(subject.profile))
@@ -78,7 +90,6 @@ def opened(plan: Plan) -> Iterator[tuple[Session, Workspace]]:
 def _leave(workspace: Workspace) -> None:
     """End at once. The mount namespace takes the mounts along; the run directory is left to the next run's cleaning."""
     tell("left", directory=str(workspace.directory))
-    sys.stdout.flush()
     os._exit(0)
 
 
@@ -144,8 +155,9 @@ def _check(plan: Plan, session: Session, workspace: Workspace) -> None:
 
 
 def main() -> None:
-    """The entry of the process: the plan stands in the first argument."""
-    _end_with_parent()
+    """The entry of the process: its arguments are the plan and the id of the process that started it."""
+    _keep_output()
+    _end_with_parent(int(sys.argv[2]))
     plan = Plan(**json.loads(sys.argv[1]))
     try:
         run(plan)
@@ -157,12 +169,12 @@ def main() -> None:
         tell("error", trace=traceback.format_exc())
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(parent: int) -> None:
     """End politely, with all undone, when told to and when the process that started this one dies."""
     signal.signal(signal.SIGTERM, _terminated)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to all; the parent decides
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
-    if os.getppid() == 1:
+    if os.getppid() != parent:  # it has died before, and who took its place may be any process
         raise SystemExit(1)
 
 

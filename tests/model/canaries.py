@@ -118,7 +118,7 @@ def unknown_by_a_loop(count: int) -> int:
 
 @icontract.ensure(lambda result: result != 0, enabled=True)
 async def confirmed_though_false(value: int) -> int:
-    """Plainly false, and confirmed: the checker takes the coroutine for the result. So no contract stands on an async function."""
+    """Plainly false, and confirmed: the checker takes the coroutine for the result. No contract stands on one therefore."""
     return 0 * value
 
 

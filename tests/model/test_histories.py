@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from driver import Driver
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from states import DIRECT, METADATA
@@ -11,96 +12,11 @@ from states import DIRECT, METADATA
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Belief, begin, crash, invoke, respond
-from snapspec.model.replies import (
-    Changed,
-    Failed,
-    Gives,
-    Lists,
-    Lost,
-    Measures,
-    Outcome,
-    Reading,
-    Refused,
-    Response,
-    Returned,
-    Shows,
-    Tells,
-    Value,
-    least_size,
-)
-from snapspec.model.snapshots import outcomes
-from snapspec.model.state import Profile, Snapshot, Span, State, ancestors
+from snapspec.model.replies import Lost, Response
+from snapspec.model.state import Profile, Snapshot, Span, State
 from snapspec.model.tree import Link, MakeFile, Truncate, Unlink
-from snapspec.model.values import Info, Kind, Mount, Usage
 
 MOST_OPEN = 4
-
-
-@dataclass
-class Call:
-    op: Operation
-    answer: Response | None = None
-    lost: bool = False
-
-
-@dataclass
-class Driver:
-    """A driver that does each call at one instant and answers later; what it tells is settled there."""
-
-    state: State
-    calls: dict[int, Call] = field(default_factory=dict)
-    clock: int = 0
-    made: int = 0
-
-    def land(self, number: int, choice: int) -> None:
-        """The call takes effect now, in one of the ways that are allowed."""
-        call = self.calls[number]
-        ways = outcomes(self.state, call.op, Span(self.clock, self.clock))
-        outcome = ways[choice % len(ways)]
-        before, self.state = self.state, outcome.state
-        for key, snapshot in outcome.state.snapshots.items():
-            if before.get(key) is None:
-                self.state = self.state.put(key, self._furnished(key, snapshot))
-        call.answer = self._answer(replace(outcome, state=self.state))
-
-    def _furnished(self, key: str, snapshot: Snapshot) -> Snapshot:
-        self.made += 1
-        if snapshot.kind is Kind.COMMITTED:
-            return replace(snapshot, usage=Usage(least_size(self.state, snapshot) + self.made % 512, 1))
-        lowers = ":".join(ancestors(self.state, key))
-        option = f"upperdir=/{self.made}" if snapshot.kind is Kind.ACTIVE else "ro"
-        return replace(snapshot, mounts=(Mount("overlay", "overlay", (f"lowerdir={lowers}", option)),))
-
-    def _answer(self, outcome: Outcome) -> Response:
-        match outcome.reply:
-            case Refused(errors):
-                return Failed(min(errors, key=lambda error: error.value))
-            case reply:
-                return Returned(self._value(reply, outcome.state))
-
-    def _value(self, reply: object, state: State) -> Value:
-        match reply:
-            case Gives(key):
-                return state.snapshots[key].mounts
-            case Tells(key):
-                return _info(key, state.snapshots[key])
-            case Lists(names):
-                return tuple(_info(name, state.snapshots[name]) for name in reversed(names))
-            case Measures(key):
-                snapshot = state.snapshots[key]
-                size = 0 if snapshot.kind is Kind.VIEW else least_size(state, snapshot)
-                return Reading(snapshot.usage or Usage(size, 0))
-            case Changed(results):
-                return tuple(min(words) for words in results)
-            case Shows(key):
-                return state.snapshots[key].tree
-        return None
-
-
-def _info(key: str, snapshot: Snapshot) -> Info:
-    updated = snapshot.updated or snapshot.created
-    return Info(key, snapshot.parent, snapshot.kind, snapshot.labels, snapshot.created.latest, updated.latest)
-
 
 KEYS = ("a", "b", "c")
 keys = st.sampled_from(KEYS)
@@ -128,25 +44,39 @@ calls = st.one_of(
 
 
 @dataclass
+class Call:
+    op: Operation
+    answer: Response | None = None
+    lost: bool = False
+
+
+@dataclass
 class History:
-    """A driver, and the oracle that hears of calls and answers only."""
+    """A driver with its open calls, and the oracle that hears of calls and answers only."""
 
     driver: Driver
     belief: Belief
     number: int = 0
+    calls: dict[int, Call] = field(default_factory=dict)
 
     def told(self, belief: object) -> None:
         assert isinstance(belief, Belief), belief
         self.belief = belief
 
-    def start(self, op: Operation) -> int:
+    def start(self, op: Operation) -> None:
         self.number += 1
-        self.driver.calls[self.number] = Call(op)
+        self.calls[self.number] = Call(op)
         self.belief = invoke(self.belief, self.number, op, self.driver.clock)
-        return self.number
+
+    def land(self, number: int, choice: int) -> None:
+        """The call takes effect; nobody waits for the answer of a lost one."""
+        call = self.calls[number]
+        call.answer = self.driver.do(call.op, choice)
+        if call.lost:
+            del self.calls[number]
 
     def answer(self, number: int, *, lost: bool = False) -> None:
-        call = self.driver.calls[number]
+        call = self.calls[number]
         if lost:
             call.lost = True
             self.told(respond(self.belief, number, Lost(), self.driver.clock))
@@ -154,7 +84,7 @@ class History:
             assert call.answer is not None
             self.told(respond(self.belief, number, call.answer, self.driver.clock))
         if call.answer is not None:
-            del self.driver.calls[number]
+            del self.calls[number]
 
     def check(self) -> None:
         """The driver's state is one of those that the open calls may have brought about."""
@@ -188,9 +118,9 @@ def event(data: st.DataObject, history: History) -> None:
     """One thing that happens: a call begins, takes effect or answers, an answer is lost, or, seldom, the process dies."""
     driver = history.driver
     driver.clock += data.draw(st.integers(0, 2))
-    waiting = [number for number, call in driver.calls.items() if call.answer is None]
-    ready = [number for number, call in driver.calls.items() if call.answer is not None]
-    open_calls = [number for number, call in driver.calls.items() if not call.lost]
+    waiting = [number for number, call in history.calls.items() if call.answer is None]
+    ready = [number for number, call in history.calls.items() if call.answer is not None]
+    open_calls = [number for number, call in history.calls.items() if not call.lost]
     kinds = ["start"] if len(open_calls) < MOST_OPEN else []
     kinds += ["land"] * 2 if waiting else []
     kinds += ["answer"] * 2 if ready else []
@@ -200,17 +130,14 @@ def event(data: st.DataObject, history: History) -> None:
         case "start":
             history.start(data.draw(calls))
         case "land":
-            number = data.draw(st.sampled_from(waiting))
-            driver.land(number, data.draw(st.integers(0, 3)))
-            if driver.calls[number].lost:
-                del driver.calls[number]
+            history.land(data.draw(st.sampled_from(waiting)), data.draw(st.integers(0, 3)))
         case "answer":
             history.answer(data.draw(st.sampled_from(ready)))
         case "lose":
             history.answer(data.draw(st.sampled_from(open_calls)), lost=True)
         case "crash":
             history.check()
-            driver.calls.clear()
+            history.calls.clear()
             history.belief = crash(history.belief, driver.clock)
 
 
@@ -223,9 +150,9 @@ def test_a_right_driver_is_never_found_wrong(data: st.DataObject, profile: Profi
     for _ in range(data.draw(st.integers(1, 30))):
         event(data, history)
     history.check()
-    for number in list(history.driver.calls):
-        if history.driver.calls[number].answer is None:
-            history.driver.land(number, 0)
-        if not history.driver.calls[number].lost:
+    for number, call in list(history.calls.items()):
+        if call.answer is None:
+            history.land(number, 0)
+        if not call.lost:
             history.answer(number)
     history.check()
