@@ -24,7 +24,8 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import load, save
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.report.text import finding_lines, owed, progress_line, summary
-from snapspec.conformance.run import Run, execute, shared
+from snapspec.conformance.run import Run, execute, shared, shorten_stuck
+from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse
 from snapspec.conformance.worker import Plan
 
@@ -68,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("file", type=Path, help="a history that check has saved")
     for command in (smoke, check, replay):
         command.add_argument("subject", help=f"what is under test: {FORMS}")
+        command.add_argument(
+            "--deadline",
+            type=_seconds,
+            default=DEADLINE,
+            metavar="TIME",
+            help=f"how long a call may take (default: {DEADLINE:g}s)",
+        )
     check.add_argument("--level", choices=LEVELS, default="core", help="how far to go (default: core)")
     check.add_argument("--examples", type=_positive, default=EXAMPLES, help=f"histories to draw (default: {EXAMPLES})")
     check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
@@ -92,10 +100,9 @@ def _version() -> str:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not positive")
-    return number
+    if not re.fullmatch("0*[1-9][0-9]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1; write one")
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -123,14 +130,14 @@ def _doctor(_: argparse.Namespace) -> int:
 
 def _smoke(options: argparse.Namespace) -> int:
     parse(options.subject)
-    run = execute([Plan("smoke", options.subject)], _silent)
+    run = execute([Plan("smoke", options.subject, deadline=options.deadline)], _silent)
     return _conclude(run, options.subject, None)
 
 
 def _replay(options: argparse.Namespace) -> int:
     parse(options.subject)
     saved = load(options.file)
-    run = execute([Plan("replay", options.subject, file=str(options.file))], _silent)
+    run = execute([Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)], _silent)
     status = _conclude(run, options.subject, None)
     if status == 0:
         print(f"The history of {saved.clause} in {options.file} is allowed now.")
@@ -143,9 +150,18 @@ def _check(options: argparse.Namespace) -> int:
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"snapspec check {options.subject} --seed {seed}")
     jobs = min(options.jobs, options.examples)
-    plan = Plan("check", options.subject, 0, 1, options.examples, options.budget, seed, "", options.without)
+    plan = Plan(
+        "check",
+        options.subject,
+        examples=options.examples,
+        budget=options.budget,
+        seed=seed,
+        without=options.without,
+        deadline=options.deadline,
+    )
     with _Progress(options.examples, options.budget) as progress:
         run = execute(shared(plan, jobs), progress.show)
+        shorten_stuck(run, plan, progress.show)
     return _conclude(run, options.subject, options.out, options.without)
 
 
@@ -194,6 +210,8 @@ class _Progress:
 
 def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...] = ()) -> int:
     """Print the verdict; gives the exit status. A finding counts for more than a fault of another process."""
+    for why in run.left:
+        print(f"snapspec: note: {why}", file=sys.stderr)
     if run.note:
         print(f"  on {run.note}")
     for text in run.lines:

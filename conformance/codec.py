@@ -46,13 +46,20 @@ def decode(document: Any) -> Any:
         case list():
             return tuple(decode(item) for item in document)
         case {"is": "bytes", "base64": str(text)}:
-            return base64.b64decode(text)
-        case {"is": "map", "items": list(items)}:
+            return _bytes(text)
+        case {"is": "map", "items": list(items)} if all(isinstance(item, list) and len(item) == 2 for item in items):
             return Map((decode(k), decode(v)) for k, v in items)
         case {"is": str(tag), **rest}:
             return _made(tag, {str(key): item for key, item in rest.items()})
         case _:
-            raise CannotRun(f"{document!r} is no value of a history: give a file that snapspec has saved")
+            raise CannotRun(f"{document!r:.80} is no value of a history: give a file that snapspec has saved")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise CannotRun(f"{text!r:.80} is not base64: give a file that snapspec has saved") from None
 
 
 def _tag(value: object) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import apply, scan
-from snapspec.impl.mounts import mounted
+from snapspec.impl.mounts import MountError, mounted
 from snapspec.model.nodes import Tree
 from snapspec.model.replies import option
 from snapspec.model.tree import Change
@@ -17,11 +17,15 @@ from snapspec.model.values import Mount
 
 
 class Contents:
-    """Mounts lists on `target`, an empty directory, or goes to a bind's source where nothing can be mounted (`mounts` False)."""
+    """Mounts lists on `target`, an empty directory, or goes to a bind's source where nothing can be mounted (`mounts` False).
 
-    def __init__(self, target: Path, *, mounts: bool = True) -> None:
+    `root`: a list that cannot be mounted is the driver's fault. Without root it may be for want of rights: then CannotRun.
+    """
+
+    def __init__(self, target: Path, *, mounts: bool = True, root: bool = True) -> None:
         self.target = str(target)
         self.mounts = mounts
+        self.root = root
 
     async def write(self, mounts: Sequence[Mount], changes: Sequence[Change]) -> tuple[str, ...]:
         """Make the changes in order; gives `ok` or the name of the error for each (SNAP-CONTENT-2)."""
@@ -43,7 +47,13 @@ class Contents:
     def _shown(self, mounts: Sequence[Mount]) -> Iterator[str]:
         """A directory that shows the list, for as long as the context lasts."""
         if self.mounts:
-            with mounted(mounts, self.target) as directory:
+            with ExitStack() as stack:
+                try:
+                    directory = stack.enter_context(mounted(mounts, self.target))
+                except MountError as error:
+                    if self.root:
+                        raise
+                    raise CannotRun(f"what the driver gives cannot be mounted without root ({error}): run as root") from error
                 yield directory
         elif len(mounts) == 1 and mounts[0].type == "bind":
             yield mounts[0].source

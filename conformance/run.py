@@ -9,22 +9,26 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from snapspec.conformance.codec import decode
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.history import Finding, decode_finding
-from snapspec.conformance.search import size
+from snapspec.conformance.history import Finding, Step, decode_finding, save
+from snapspec.conformance.search import SHORTENING, shorten, size
 from snapspec.conformance.subjects.grpc import clean_up_after
 from snapspec.conformance.worker import Plan
 from snapspec.conformance.workspace import Leftover, reclaim
 from snapspec.impl.errors import SnapshotError
+from snapspec.model.replies import Mismatch
 from snapspec.model.state import Profile
 
 
@@ -48,6 +52,8 @@ class Share:
     done: bool = False
     dismissed: bool = False
     """The run has told the process to end."""
+    stuck: bool = False
+    """It holds a call that never came back, on a store that another process can make anew."""
 
 
 @dataclass
@@ -197,19 +203,28 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
             share.shrinking = told.get("shrinking", False)
             share.done = told["kind"] == "done"
         case "stuck":
-            share.done = True
+            share.done, share.stuck = True, told["own"]
 
 
 def _ended(share: Share) -> None:
     """The process has closed its output: it has said all that it will. One that ends unasked and without a word has failed."""
     status = share.process.wait()
+    _read_rest(share)
     if not (share.done or share.trouble or share.fault or share.dismissed):
         share.fault = f"a process of the run ended with {status}: {share.errors.decode(errors='replace')}\n"
 
 
+def _read_rest(share: Share) -> None:
+    """What is still in the pipe of errors; nothing more is waited for."""
+    pipe = share.process.stderr
+    if pipe is not None:
+        os.set_blocking(pipe.fileno(), False)
+        share.errors = (share.errors + (pipe.read() or b""))[-KEPT:]
+
+
 def _end_others(run: Run) -> None:
     """Once one process has found something and another has not, the other's search is of no more use."""
-    if run.finding is None and not run.trouble and not run.fault:
+    if run.finding is None and not run.shrinking and not run.trouble and not run.fault:
         return
     for share in run.shares:
         if not share.shrinking:
@@ -221,6 +236,9 @@ def _dismiss(share: Share) -> None:
         share.dismissed = True
         share.process.terminate()
 
+
+#: How long a call may take at most, in seconds, while a history that hangs is made shorter.
+HASTE = 2.0
 
 #: How long a process may take to undo what it made, before it is killed.
 PATIENCE = 30.0
@@ -264,6 +282,38 @@ def _clean(leftover: Leftover) -> Iterator[str]:
     why = leftover.discard()
     if why:
         yield why
+
+
+def shorten_stuck(run: Run, plan: Plan, progress: Callable[[Run], None]) -> None:
+    """Make a finding whose last call hangs shorter, by replays each in a process and on a store of its own."""
+    for share in run.shares:
+        if share.stuck and share.finding is not None:
+            share.shrinking = True
+            share.finding = _shorten_afresh(share.finding, plan, lambda: progress(run))
+            share.shrinking = False
+
+
+def _shorten_afresh(found: Finding, plan: Plan, progress: Callable[[], None]) -> Finding:
+    """The replays wait less for a call; in the end the shorter history has to hang for the whole deadline, or the first stays."""
+    until = time.monotonic() + SHORTENING
+    hasty = replace(plan, deadline=min(plan.deadline, HASTE))
+
+    def wanted() -> bool:
+        progress()
+        return time.monotonic() < until
+
+    shorter = shorten(found, partial(_afresh, hasty), wanted)
+    if shorter is found or hasty == plan:
+        return shorter
+    sure = _afresh(plan, tuple(step for step in shorter.steps if not step.check))
+    return sure if sure is not None and sure.clause == found.clause else found
+
+
+def _afresh(plan: Plan, steps: tuple[Step, ...]) -> Finding | None:
+    with tempfile.NamedTemporaryFile(prefix="snapspec-", suffix=".json") as file:
+        history = Finding(steps, (Mismatch("SNAP-LIVE-1", "", ""),))
+        save(Path(file.name), history, plan.subject)
+        return execute([replace(plan, task="replay", file=file.name)], lambda _: None).finding
 
 
 def shared(plan: Plan, jobs: int) -> list[Plan]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
+from itertools import takewhile
+from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from snapspec.conformance.draw import Limits
+from snapspec.conformance.draw import PLAIN, Limits
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.machines import SnapshotMachine
 from snapspec.conformance.scenarios import SCENARIOS
@@ -17,47 +19,48 @@ from snapspec.conformance.session import Diverged, Session, replay
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 
+T = TypeVar("T")
+
 #: Histories that Hypothesis draws under one seed; between batches the clock is looked at.
 BATCH = 25
 
 #: Calls in one drawn history.
 STEPS = 30
 
-#: How long, in seconds, a finding is made shorter at most, and without having become shorter.
-SHRINKING = 60.0
-PATIENCE = 15.0
+#: How long, in seconds, a finding is made shorter at most.
+SHORTENING = 60.0
 
 
 @dataclass
 class Search:
-    """What is still to do, and the shortest finding so far. `report` is called after each history."""
+    """What is still to do, and what was found. `report` is called before each history."""
 
     session: Session
     limits: Limits
     until: float
     report: Callable[[], None]
     best: Finding | None = None
-    shrinking_until: float = 0.0
-    last: float = 0.0
 
     def wanted(self) -> bool:
-        """Whether another history may begin: Hypothesis asks before each, while it draws and while it shrinks."""
+        """Whether another history may begin: Hypothesis asks before each."""
         self.report()
-        now = time.monotonic()
-        return not self.session.over and now < (self.until if self.best is None else self.shrinking_until)
+        return self.best is None and not self.session.over and time.monotonic() < self.until
 
     def found(self, finding: Finding) -> None:
-        """Keep the finding when it is the first, or shorter than one of the same clause."""
+        """Keep the first finding."""
         if self.best is None:
-            self.last = time.monotonic() + SHRINKING
-            self._keep(finding)
-        elif finding.clause == self.best.clause and size(finding) < size(self.best):
-            self._keep(finding)
+            self.best = finding
 
-    def _keep(self, finding: Finding) -> None:
-        self.best = finding
-        single = len(finding.calls) == 1
-        self.shrinking_until = 0.0 if single else min(self.last, time.monotonic() + PATIENCE)
+    def shorten(self) -> None:
+        """Make the finding shorter, by replays on the same subject. One that leaves a call behind is not replayed here."""
+        until = time.monotonic() + SHORTENING
+
+        def wanted() -> bool:
+            self.report()
+            return not self.session.over and time.monotonic() < until
+
+        if self.best is not None:
+            self.best = shorten(self.best, lambda steps: replay(self.session, steps), wanted)
 
 
 def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
@@ -73,17 +76,17 @@ def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
     return None
 
 
-def run_scenarios(search: Search) -> None:
-    """Every written history, until one finds something."""
-    for make in SCENARIOS:
-        if search.best is None and search.wanted():
-            found = scenario(search.session, make())
+def run_scenarios(search: Search, number: int = 0, workers: int = 1) -> None:
+    """Every written history that falls to this one of the workers, until one finds something."""
+    for make in SCENARIOS[number::workers]:
+        if search.wanted():
+            found = scenario(search.session, takewhile(lambda _: search.wanted(), make()))
             if found is not None:
                 search.found(found)
 
 
 def run_batch(search: Search, examples: int, number: int) -> None:
-    """Draw `examples` histories under the seed `number`; a finding is shrunk. Raises what goes wrong in the kit itself."""
+    """Draw `examples` histories under the seed `number`, until one finds something. Raises what goes wrong in the kit itself."""
 
     def machine() -> SnapshotMachine:
         return SnapshotMachine(search.session, search.limits, search.wanted, search.found)
@@ -93,7 +96,9 @@ def run_batch(search: Search, examples: int, number: int) -> None:
     except Diverged:
         return
     except Exception:
-        # What Hypothesis says of a history that fails only sometimes, or only until time was up, matters less than the history.
+        if search.session.hindrance is not None:
+            raise search.session.hindrance from None
+        # Hypothesis makes a history that failed once more; there it fails no longer, for nothing is wanted any more.
         if search.best is None:
             raise
 
@@ -102,7 +107,7 @@ def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
         stateful_step_count=STEPS,
-        phases=(Phase.generate, Phase.shrink),
+        phases=(Phase.generate,),  # histories are made shorter here: by call, as a reader sees them, and sooner
         database=None,
         deadline=None,
         derandomize=False,
@@ -112,46 +117,85 @@ def _settings(examples: int) -> settings:
     )
 
 
-def shorten(search: Search) -> None:
-    """Leave out one call after the other, then what each call can do without, as long as the same clause breaks."""
-    if search.best is not None and len(search.best.calls) > 1:
-        search.last = time.monotonic() + SHRINKING
-        search.shrinking_until = time.monotonic() + PATIENCE
-    while search.best is not None and _shorten_once(search, search.best):
-        pass
+#: Makes the calls of a history again: what the spec does not allow, or None.
+Again = Callable[[tuple[Step, ...]], Finding | None]
 
 
-def _shorten_once(search: Search, best: Finding) -> bool:
+def shorten(best: Finding, again: Again, wanted: Callable[[], bool]) -> Finding:
+    """The finding after calls were left out and made simpler, as long as the same clause breaks when made `again`."""
+    shorter: Finding | None = best
+    while shorter is not None:
+        best, shorter = shorter, _shorten_once(shorter, again, wanted)
+    return best
+
+
+def _shorten_once(best: Finding, again: Again, wanted: Callable[[], bool]) -> Finding | None:
     for steps in _shorter(tuple(s for s in best.steps if not s.check)):
-        if not search.wanted():
-            return False
-        found = replay(search.session, steps)
-        if found is not None:
-            search.found(found)
-        if search.best is not best:
-            return True
-    return False
+        if not wanted():
+            break
+        found = again(steps)
+        if found is not None and found.clause == best.clause and size(found) < size(best):
+            return found
+    return None
 
 
 def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
-    for at in reversed(range(len(steps))):
-        yield steps[:at] + steps[at + 1 :]
+    """The history with fewer calls, then with one call made simpler, then with a plain name for an odd one."""
+    yield from _fewer(steps)
     for at, step in enumerate(steps):
         for op in simpler(step.op):
             yield (*steps[:at], replace(step, op=op), *steps[at + 1 :])
+    named = [name for step in steps for name in _names(step.op)]
+    for name in dict.fromkeys(name for name in named if name and name not in PLAIN):
+        for plain in [p for p in PLAIN if p not in named][:1]:
+            yield tuple(replace(step, op=_renamed(step.op, name, plain)) for step in steps)
+
+
+def _fewer(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+    """The items without half of them, without a quarter, and so on down to a single one; the last go first."""
+    length = len(items) // 2
+    while length:
+        for end in range(len(items), 0, -length):
+            yield items[: max(0, end - length)] + items[end:]
+        length //= 2
 
 
 def simpler(op: Operation) -> Iterator[Operation]:
-    """The same call with one thing less: without labels, without a parent at commit, with one change fewer, with a fresh list."""
-    match op:
-        case ops.Prepare(labels=labels) | ops.View(labels=labels) | ops.Update(labels=labels) if labels:
-            yield replace(op, labels=())
-        case ops.Commit(labels=labels, parent=parent) if labels or parent:
-            yield from (replace(op, labels=()), replace(op, parent=""))
-        case ops.Write(changes=changes) if len(changes) > 1:
-            yield from (replace(op, changes=changes[:at] + changes[at + 1 :]) for at in range(len(changes)))
-        case ops.Write(held=True) | ops.Read(held=True):
-            yield replace(op, held=False)
+    """The same call with one thing less: an argument left out, or one item of an argument that has several."""
+    if isinstance(op, ops.Nowhere):
+        yield from (replace(op, call=call) for call in simpler(op.call) if isinstance(call, ops.Nameable))
+        return
+    for field in fields(op):
+        value = getattr(op, field.name)
+        if field.default is not MISSING and value != field.default:
+            yield _with(op, field.name, field.default)
+        if isinstance(value, tuple) and len(value) > 1:
+            yield from (_with(op, field.name, fewer) for fewer in _fewer(value))
+
+
+def _with(op: Operation, field: str, value: object) -> Operation:
+    changed: Callable[..., Operation] = replace
+    return changed(op, **{field: value})
+
+
+def _names(op: Operation) -> list[str]:
+    """The keys and names that the call names."""
+    if isinstance(op, ops.Nowhere):
+        return _names(op.call)
+    dropped = op.dropped if isinstance(op, ops.Collect) else ()
+    return [*(getattr(op, field, "") for field in ("key", "name", "parent")), *dropped]
+
+
+def _renamed(op: Operation, old: str, new: str) -> Operation:
+    """The call with the one name for the other; what stands in a filter stays."""
+    if isinstance(op, ops.Nowhere):
+        return replace(op, call=_renamed(op.call, old, new))  # type: ignore[arg-type]  # it stays the call that it is
+    if isinstance(op, ops.Collect):
+        return replace(op, dropped=tuple(new if key == old else key for key in op.dropped))
+    for field in ("key", "name", "parent"):
+        if getattr(op, field, "") == old:
+            op = _with(op, field, new)
+    return op
 
 
 def size(finding: Finding) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, finding
 from snapspec.conformance.subjects.base import Subject
 from snapspec.model import ops
@@ -55,6 +56,8 @@ class Session:
         """A call did not answer: what it holds is unknown, and the subject is not to be used again."""
         self.over = False
         """No more calls are to be made: one is stuck, or this process was told to end."""
+        self.hindrance: CannotRun | None = None
+        """Why the kit can make no more calls, where that is the kit's own affair."""
 
     def begin(self) -> None:
         """A new history, on an empty store in each namespace."""
@@ -88,6 +91,10 @@ class Session:
             raise self._diverged("SNAP-HOLD-1", "every result as it was given", changed)
         if isinstance(response, Failed) and not check:
             self._look_around(space, op)
+        elif isinstance(response, Returned) and isinstance(op, ops.Reopen):
+            for each in range(self.subject.spaces):
+                keys = [key for key, s in self.state(each).snapshots.items() if s.kind is not Kind.COMMITTED]
+                self._as_it_was(each, keys, "SNAP-OPEN-1", "the store as it was closed")
         return response
 
     def end(self) -> None:
@@ -111,8 +118,9 @@ class Session:
     def _answer(self, space: int, op: Operation) -> Response:
         try:
             return self.runner.run(self._with_deadline(space, op))
-        except BaseException:
+        except BaseException as error:
             self.over = True  # whether the call took effect is not known
+            self.hindrance = error if isinstance(error, CannotRun) else None
             raise
 
     async def _with_deadline(self, space: int, op: Operation) -> Response:
@@ -129,28 +137,33 @@ class Session:
 
     def _look_around(self, space: int, op: Operation) -> None:
         """SNAP-FAIL-1: after a refused call everything is as it was; SNAP-LIVE-1: and a write goes through."""
-        try:
-            self._observe(space, op)
-        except Diverged as diverged:
-            refused = f"the store as before the refused {type(op).__name__.lower()}"
-            cause = Mismatch("SNAP-FAIL-1", refused, diverged.finding.mismatches[0].came)
-            raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
-        self.reached["SNAP-FAIL-1"] += 1
+        key = getattr(op, "key", "")
+        named = self.state(space).get(key)
+        keys = [key] if named is not None and named.kind is Kind.ACTIVE else []
+        self._as_it_was(space, keys, "SNAP-FAIL-1", f"the store as before the refused {type(op).__name__.lower()}")
         self.do(ops.Prepare(SPARE), space, check=True)
         self.do(ops.Remove(SPARE), space, check=True)
         self.reached["SNAP-LIVE-1"] += 1
 
-    def _observe(self, space: int, op: Operation) -> None:
-        """Every record, mount list and settled usage, and the content of the snapshot that the call named."""
+    def _as_it_was(self, space: int, keys: list[str], clause: str, expected: str) -> None:
+        """Look at everything, at the content of `keys` too. What is wrong breaks `clause` besides its own."""
+        try:
+            self._observe(space, keys)
+        except Diverged as diverged:
+            cause = Mismatch(clause, expected, diverged.finding.mismatches[0].came)
+            raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
+        self.reached[clause] += 1
+
+    def _observe(self, space: int, keys: list[str]) -> None:
+        """Every record, mount list and settled usage, and the content of `keys`."""
         self.do(ops.Walk(), space, check=True)
         for key, snapshot in self.state(space).snapshots.items():
             if snapshot.kind is not Kind.COMMITTED:
                 self.do(ops.Mounts(key), space, check=True)
             elif snapshot.usage is not None:
                 self.do(ops.Usage(key), space, check=True)
-        named = self.state(space).get(getattr(op, "key", ""))
-        if named is not None and named.kind is Kind.ACTIVE:
-            self.do(ops.Read(getattr(op, "key", "")), space, check=True)
+        for key in keys:
+            self.do(ops.Read(key), space, check=True)
 
     def _reach(self, space: int, op: Operation, response: Response) -> None:
         """Count the clauses that no single answer shows."""
@@ -166,7 +179,15 @@ class Session:
 
 
 def replay(session: Session, steps: tuple[Step, ...]) -> Finding | None:
-    """Make the calls of a history again; gives what the spec does not allow, or None when all answers are allowed."""
+    """Make the calls of a history again; gives what the spec does not allow, or None when all answers are allowed.
+
+    Raises CannotRun for a history in more namespaces than the subject has.
+    """
+    spaces = 1 + max(step.space for step in steps)
+    if min(step.space for step in steps) < 0 or spaces > session.subject.spaces:
+        raise CannotRun(
+            f"the history uses {spaces} namespaces, the subject has {session.subject.spaces}: replay it on containerd:"
+        )
     session.begin()
     try:
         for step in steps:

@@ -26,7 +26,7 @@ from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
 from snapspec.conformance.machine import enter
 from snapspec.conformance.scenarios import smoke
-from snapspec.conformance.search import BATCH, Search, run_batch, run_scenarios, scenario, shorten
+from snapspec.conformance.search import BATCH, Search, run_batch, run_scenarios, scenario
 from snapspec.conformance.session import DEADLINE, Session, replay
 from snapspec.conformance.subjects.address import make, parse
 from snapspec.conformance.workspace import Workspace
@@ -82,7 +82,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session, Workspace]]:
         finally:
             if session.stuck:
                 # The driver holds a call that never came back: nothing here waits for it, the process simply ends.
-                tell("stuck")
+                tell("stuck", own=subject.reopens)
                 _leave(workspace)
             runner.run(subject.stop())
 
@@ -142,15 +142,14 @@ def _check(plan: Plan, session: Session, workspace: Workspace) -> None:
 
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
     search = Search(session, Limits(permits(str(workspace.directory)), frozenset(plan.without)), until, report)
-    if plan.number == 0:
-        run_scenarios(search)
+    run_scenarios(search, plan.number, plan.workers)
     drawn = 0
     while search.best is None and search.wanted() and drawn < plan.examples:
         count = min(BATCH, plan.examples - drawn)
         # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
         run_batch(search, count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
         drawn += count
-    shorten(search)
+    search.shorten()
     _tell_finding(search.best)
 
 

@@ -40,6 +40,10 @@ class Map(Mapping[K, V], Generic[K, V]):
             self._hash = hash(frozenset(self._dict.items()))
         return self._hash
 
+    def __reduce__(self) -> tuple[type[Map[K, V]], tuple[dict[K, V]]]:
+        """Without the hash: in another process the same contents have another one."""
+        return Map, (self._dict,)
+
     def __repr__(self) -> str:
         return f"Map({self._dict!r})"
 

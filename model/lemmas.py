@@ -180,10 +180,11 @@ def a_time_within_its_span_is_learned(low: int, high: int, told: int) -> bool:
     """SNAP-TIME-1: it is accepted, and from then on the time is known."""
     state = State(Map({"a": Snapshot(Kind.VIEW, created=Span(low, high))}))
     verdict = judge(Outcome("SNAP-STAT-1", Tells("a"), state), Returned(Info("a", "", Kind.VIEW, (), told, told)))
-    if not isinstance(verdict, Accepted):
-        return False
-    after = dict(verdict.learned).get("a", state.snapshots["a"])
-    return after.created == Span(told, told)
+    return isinstance(verdict, Accepted) and _known(state, verdict).created == Span(told, told)
+
+
+def _known(state: State, verdict: Accepted) -> Snapshot:
+    return dict(verdict.learned).get("a", state.snapshots["a"])
 
 
 @icontract.require(lambda low, high, told: low <= high and (told < low or high < told), enabled=True)

@@ -401,7 +401,7 @@ def update(state: State, op: ops.Update, at: Span = NOW) -> Outcomes:
     empty = op.name == "" and state.profile.door is Door.METADATA
     reason = update_guard(empty, before is not None, _bad_path(op), _too_long(state, labels))
     if before is None or reason is not Reason.NONE:
-        reasons = [before is None, _bad_path(op), _too_long(state, op.labels)]
+        reasons = [before is None, _bad_path(op), _too_long(state, labels)]
         return _refused(state, UPDATE, reason, *_wins(state, sum(reasons), "SNAP-UPDATE-3", "SNAP-UPDATE-3"))
     updated = Span(max(at.earliest, before.created.earliest), max(at.latest, before.created.earliest))
     after = replace(before, labels=labels_of(dict(labels)), updated=updated)

@@ -73,9 +73,9 @@ def parse(text: str) -> Address:
     return Address(text, kind, place, dict(pairs))
 
 
-def make(address: Address, surroundings: Surroundings, workspace: Workspace) -> Subject:
-    """The subject, not yet started. CannotRun for a place or a value that cannot be."""
-    contents = Contents(workspace.scratch("mnt"), mounts=surroundings.how != "none")
+def make(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE) -> Subject:
+    """The subject, not yet started; its calls have `deadline` seconds. CannotRun for a place or a value that cannot be."""
+    contents = Contents(workspace.scratch("mnt"), mounts=surroundings.how != "none", root=surroundings.how == "root")
     match address.kind:
         case "ref":
             return _reference(address, surroundings, workspace, contents)
@@ -86,7 +86,7 @@ def make(address: Address, surroundings: Surroundings, workspace: Workspace) -> 
             profile = _declared(getattr(factory, "profile", Profile()), address)
             return PythonSubject(address.text, contents, workspace.scratch("driver"), factory, profile)
         case _:
-            return _remote(address, contents, workspace)
+            return _remote(address, contents, workspace, deadline)
 
 
 def _reference(address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents) -> Subject:
@@ -120,7 +120,7 @@ def _model(address: Address) -> Subject:
     return ModelSubject(address.text, _declared(Profile(door=door), address))
 
 
-def _remote(address: Address, contents: Contents, workspace: Workspace) -> Subject:
+def _remote(address: Address, contents: Contents, workspace: Workspace, deadline: float) -> Subject:
     if not address.place:
         raise CannotRun(f"{address.kind}: names no socket: write {address.kind}:/path/to/socket?snapshotter=NAME")
     snapshotter = address.options.get("snapshotter", "" if address.kind == "containerd" else "snapspec")
@@ -131,7 +131,7 @@ def _remote(address: Address, contents: Contents, workspace: Workspace) -> Subje
     profile = _declared(replace(known, door=door, wire=True, rebase=Rebase.IGNORED), address)
     socket = f"unix://{Path(address.place).absolute()}"
     # The session's deadline comes first: the kit then knows that the call hangs, and does not take its end for an answer.
-    deadline = 3 * DEADLINE
+    deadline = 3 * deadline
     if door is Door.DIRECT:
         return PluginSubject(address.text, contents, workspace, socket, snapshotter, profile, deadline)
     namespace = address.options.get("namespace", "")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from snapspec.conformance.contents import Contents, own_directory
+from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import measure
 from snapspec.conformance.subjects.remote import TransportLost
 from snapspec.impl.errors import SnapshotError
@@ -101,14 +102,16 @@ class PortSubject(Subject):
         self._kept.clear()
 
     async def perform(self, space: int, op: Operation) -> Response:
-        """Make the call; whatever the driver raises becomes an answer."""
+        """Make the call; whatever the driver raises becomes an answer. Raises CannotRun when it is the kit that cannot."""
         try:
             return Returned(await self._perform(space, op))
+        except CannotRun:
+            raise
         except SnapshotError as error:
             return Failed(error.error, str(error))
         except TransportLost as error:
             return Lost(str(error))
-        except (MountError, OSError) as error:
+        except MountError as error:
             return Failed(ErrorClass.UNKNOWN, f"the list cannot be mounted: {error}")
         except Exception as error:  # noqa: BLE001  # a driver in this process may raise anything; that is its answer
             return Failed(ErrorClass.UNKNOWN, f"{type(error).__name__}: {error}")

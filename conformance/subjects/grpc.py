@@ -75,6 +75,11 @@ class PluginSubject(PortSubject):
         """Never called: `reopens` is False."""
         raise CannotRun("a store behind a socket cannot be reopened: check it in its own process instead")
 
+    async def clear(self) -> None:
+        """As the other. On a server that is gone nothing can be removed: that is left to `stop` and to the next run."""
+        with suppress(TransportLost):
+            await super().clear()
+
     async def stop(self) -> None:
         """Remove what bears the run's prefix and disconnect. What cannot be removed stays noted for the next run."""
         if self.noted is not None:

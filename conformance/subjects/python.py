@@ -23,13 +23,13 @@ def find_factory(where: str) -> Callable[[Path], Any]:
     if not module or not name:
         raise CannotRun(f"py:{where} names no factory: write py:package.module:factory")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         raise CannotRun(f"py:{where} cannot be imported ({error}): install it, or set PYTHONPATH to where it is") from None
-    except AttributeError:
-        raise CannotRun(
-            f"the module {module} has no {name!r}: name a function that takes a directory and gives a driver"
-        ) from None
+    except Exception as error:
+        raise CannotRun(f"py:{where} cannot be imported ({type(error).__name__}: {error}): mend it first") from error
+    if found is None:
+        raise CannotRun(f"the module {module} has no {name!r}: name a function that takes a directory and gives a driver")
     if not callable(found):
         raise CannotRun(f"{name!r} in {module} cannot be called: name a function that takes a directory and gives a driver")
     factory: Callable[[Path], Any] = found
@@ -78,9 +78,12 @@ class PythonSubject(PortSubject):
         self._driver = await self._open()
 
     async def stop(self) -> None:
-        """Close the driver; its directory is the run's to remove."""
+        """Close the driver; its directory is the run's to remove. CannotRun when the driver cannot be closed."""
         if self._driver is not None:
-            await self._driver.close()
+            try:
+                await self._driver.close()
+            except Exception as error:
+                raise CannotRun(f"{self.name} cannot be closed ({type(error).__name__}: {error}): mend that first") from error
 
 
 class Threaded:
@@ -136,11 +139,13 @@ class Threaded:
 
     async def walk(self, filters: Sequence[str] = ()) -> AsyncIterator[Info]:
         """See the port; a plain walk gives any iterable."""
-        if inspect.isasyncgenfunction(self._driver.walk):
-            async for info in self._driver.walk(filters):
+        is_async = inspect.isasyncgenfunction(self._driver.walk)
+        found = self._driver.walk(filters) if is_async else await self._call("walk", filters)
+        if hasattr(found, "__aiter__"):
+            async for info in found:
                 yield info
             return
-        for info in await asyncio.to_thread(lambda: list(self._driver.walk(filters))):
+        for info in await asyncio.to_thread(list, found):
             yield info
 
     async def cleanup(self) -> None:

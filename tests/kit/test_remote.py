@@ -199,7 +199,7 @@ async def test_walk_streams_more_than_one_block(containerd: daemons.Daemon) -> N
 @each_snapshotter
 @asynchronous
 async def test_a_lease_keeps_until_it_is_dropped(containerd: daemons.Daemon, name: str) -> None:
-    """What a lease names, and its parents, outlive a collection; dropped from the lease they do not (DOOR-LEASE)."""
+    """What a lease names, and its parents, outlive a collection; dropped from the lease they do not (DOOR-GC)."""
     async with session(containerd, name) as (remote, layer):
         await remote.prepare("below")
         await remote.commit("base", "below")

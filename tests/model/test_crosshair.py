@@ -55,7 +55,7 @@ QUICK = [
 
 def check(run: Run, timeout: int = 300) -> str:
     """The full report of one run."""
-    command = [sys.executable, *(["-O"] if run.bare else []), "-m", "crosshair", "check", *run.targets]
+    command = [sys.executable, "-P", *(["-O"] if run.bare else []), "-m", "crosshair", "check", *run.targets]
     command += ["--analysis_kind=icontract", "--report_all", f"--per_condition_timeout={run.seconds}"]
     environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry), "PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
 from random import Random
 
 from hypothesis import given
@@ -46,6 +49,17 @@ def test_a_mapping_reads_like_any_other() -> None:
     assert "c" not in pairs
     assert pairs.get("c") is None
     assert repr(pairs) == "Map({'a': 1, 'b': 2})"
+
+
+def test_a_mapping_that_comes_from_another_process_is_like_one_of_this() -> None:
+    """Strings hash differently there, and the hash is cached."""
+    code = (
+        "import pickle, sys; from snapspec.model.frozen import Map; pairs = Map({'a': 1, 'b': 2}); hash(pairs);"
+        "sys.stdout.buffer.write(pickle.dumps(pairs))"
+    )
+    environment = {"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path)}
+    pickled = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+    assert pickle.loads(pickled) in {Map({"b": 2, "a": 1})}
 
 
 def test_a_mapping_is_no_dict() -> None:

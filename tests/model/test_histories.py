@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from driver import Driver
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from states import DIRECT, METADATA
 
@@ -141,7 +141,6 @@ def event(data: st.DataObject, history: History) -> None:
             history.belief = crash(history.belief, driver.clock)
 
 
-@settings(max_examples=2 * settings().max_examples)
 @given(st.data(), st.sampled_from((DIRECT, replace(DIRECT, cleanup=False), METADATA)))
 def test_a_right_driver_is_never_found_wrong(data: st.DataObject, profile: Profile) -> None:
     """SNAP-FAIL-2: for every order in which calls begin, take effect and answer, the truth stays among what is believed."""

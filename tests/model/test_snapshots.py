@@ -16,7 +16,7 @@ from snapspec.model.explore import Universe, operations
 from snapspec.model.guards import Rebase
 from snapspec.model.ops import Operation
 from snapspec.model.replies import Changed, Done, Gives, Lists, Measures, Refused, Reply, Shows, Tells
-from snapspec.model.snapshots import GC_ROOT, outcomes
+from snapspec.model.snapshots import GC_ROOT, LABEL_LIMIT, outcomes
 from snapspec.model.state import Profile, RootMetadata, Snapshot, Span, State, well_formed
 from snapspec.model.tree import (
     EMPTY,
@@ -345,6 +345,77 @@ def test_nothing_is_written_through_a_view() -> None:
 def test_there_is_no_writing_without_a_mount_list(key: str, answered: str) -> None:
     """SNAP-MOUNTS-1, SNAP-MOUNTS-2."""
     assert word(only(store(), ops.Write(key, (MakeFile("f", b""),)))) == answered
+
+
+# --- what a call shows besides
+
+EMPTY_LABEL: Labels = (("l", ""),)
+LONG: Labels = (("l", "x" * LABEL_LIMIT),)
+KEPT = ("SNAP-COMMIT-9", "SNAP-COMMIT-10", "SNAP-COMMIT-11")
+CHANGED = ("SNAP-UPDATE-6", "SNAP-UPDATE-7", "SNAP-UPDATE-8")
+MERGING = replace(DIRECT, rebase=Rebase.MERGED)
+
+SHOWN: list[tuple[Profile, Operation, tuple[str, ...]]] = [
+    (DIRECT, ops.Prepare("k"), ()),
+    (DIRECT, ops.Prepare("k", "", (("l", "1"),)), ()),
+    (DIRECT, ops.Prepare("k", "", EMPTY_LABEL), ("SNAP-LABEL-2",)),
+    (DIRECT, ops.View("k", "", EMPTY_LABEL), ("SNAP-LABEL-2",)),
+    (DIRECT, ops.Prepare("active"), ("SNAP-KEY-1",)),
+    (DIRECT, ops.Prepare(""), ("SNAP-KEY-2",)),
+    (DIRECT, ops.Prepare("k", "absent"), ()),
+    (DIRECT, ops.Prepare("k", "view"), ()),
+    (DIRECT, ops.Prepare("active", "leaf"), ("SNAP-KEY-1",)),
+    (DIRECT, ops.Prepare("active", "absent"), ("SNAP-PREPARE-5",)),
+    (DIRECT, ops.View("", "active"), ("SNAP-PREPARE-5",)),
+    (METADATA, ops.Prepare("active", "absent"), ("SNAP-KEY-1", "DOOR-ORDER-1")),
+    (METADATA, ops.View("k", "absent", LONG), ("DOOR-ORDER-1",)),
+    (METADATA, ops.Prepare("k", "", LONG), ()),
+    (DIRECT, ops.Commit("n", "active"), KEPT),
+    (DIRECT, ops.Commit("n", "active", EMPTY_LABEL), (*KEPT, "SNAP-LABEL-2")),
+    (DIRECT, ops.Commit("n", "absent"), ()),
+    (DIRECT, ops.Commit("n", "view"), ()),
+    (DIRECT, ops.Commit("leaf", "active"), ("SNAP-KEY-1",)),
+    (DIRECT, ops.Commit("", "active"), ("SNAP-KEY-2",)),
+    (DIRECT, ops.Commit("leaf", "view"), ("SNAP-KEY-1", "SNAP-COMMIT-5")),
+    (METADATA, ops.Commit("leaf", "absent"), ("SNAP-KEY-1", "DOOR-ORDER-2")),
+    (METADATA, ops.Commit("n", "absent", LONG), ("DOOR-ORDER-2",)),
+    (DIRECT, ops.Commit("n", "active", (), "leaf"), ("SNAP-COMMIT-7",)),
+    (DIRECT, ops.Commit("n", "child", (), "leaf"), ()),
+    (DIRECT, ops.Commit("n", "child", (), "base"), KEPT),
+    (MERGING, ops.Commit("n", "active", (), "leaf"), (*KEPT, "SNAP-COMMIT-7")),
+    (METADATA, ops.Commit("n", "child", (), "leaf"), (*KEPT, "DOOR-ORDER-3")),
+    (METADATA, ops.Commit("n", "child", (), "base"), KEPT),
+    (METADATA, ops.Commit("n", "child"), KEPT),
+    (DIRECT, ops.Remove("active"), ("SNAP-REMOVE-4",)),
+    (DIRECT, ops.Remove("base"), ("SNAP-PARENT-1",)),
+    (DIRECT, ops.Remove("absent"), ()),
+    (DIRECT, ops.Update("active", (("l", "1"),)), CHANGED),
+    (DIRECT, ops.Update("active", EMPTY_LABEL), (*CHANGED, "SNAP-LABEL-2")),
+    (DIRECT, ops.Update("absent"), ()),
+    (DIRECT, ops.Update("active", (), ("name",)), ()),
+    (DIRECT, ops.Update("absent", (), ("name",)), ("SNAP-UPDATE-3",)),
+    (METADATA, ops.Update("active", LONG, ("labels.l", "name")), ("SNAP-UPDATE-3",)),
+    (METADATA, ops.Update("absent", LONG, ("labels.other",)), ()),
+    (DIRECT, ops.Walk(("name!=x",)), ()),
+    (DIRECT, ops.Walk(("labels.l!=x",)), ("SNAP-WALK-3",)),
+    (DIRECT, ops.Walk(("labels.l==x",)), ()),
+    (DIRECT, ops.Walk(('name~="("',)), ("SNAP-WALK-4",)),
+    (DIRECT, ops.Walk(('name~="a"', 'name=="("')), ()),
+    (DIRECT, ops.Walk(("absent!=x", 'absent~="("')), ("SNAP-WALK-3", "SNAP-WALK-4")),
+    (DIRECT, ops.Walk(("==",)), ()),
+    (replace(DIRECT, wire=True), ops.Walk(("==",)), ("SNAP-WALK-8",)),
+]
+
+
+@pytest.mark.parametrize(("profile", "op", "shows"), SHOWN)
+def test_a_call_shows_these_clauses_besides_its_own(profile: Profile, op: Operation, shows: tuple[str, ...]) -> None:
+    """The order of errors counts as shown where a call meets two of them; a selector where there is something to match."""
+    assert only(store(profile), op).shows == shows
+
+
+def test_a_selector_shows_nothing_on_an_empty_store() -> None:
+    for outcome in outcomes(State(), ops.Walk(("absent!=x", 'name~="("'))):
+        assert outcome.shows == ()
 
 
 # --- any history
