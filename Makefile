@@ -12,7 +12,7 @@ DEBIAN := containerd:containerd runc:runc btrfs-progs:mkfs.btrfs xfsprogs:mkfs.x
 # Nothing that is installed is removed for these: where Docker's containerd.io is, Debian's containerd would displace it.
 APT    := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-remove
 
-.PHONY: help setup packages check test tests deep lint types proto bench clean
+.PHONY: help setup packages check test tests deep lint types proto diagrams bench clean
 
 help:
 	@echo "make check   sets up, then checks the reference on the embedded default"
@@ -20,6 +20,7 @@ help:
 	@echo "make deep    all tests, the long ones too, with fresh random examples"
 	@echo "make bench   measures the model and the reference"
 	@echo "make proto   generates the gRPC stubs again"
+	@echo "make diagrams  writes the model's diagrams into spec.md"
 	@echo "make clean   removes what make has made"
 
 setup: $(STAMP) $(LINKS)
@@ -74,6 +75,10 @@ types: setup
 proto: setup
 	@echo "proto: generating the stubs"
 	@$(BIN)/python -m snapspec.conformance.proto.generate
+
+diagrams: setup
+	@echo "diagrams: writing the model's diagrams into spec.md"
+	@$(BIN)/python tests/write_diagrams.py
 
 bench: setup
 	@echo "bench: the figures of the model and the reference"

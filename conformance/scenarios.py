@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from snapspec.conformance.session import DEEP
 from snapspec.model import ops
@@ -46,4 +47,32 @@ def deep_chain() -> Iterator[Operation]:
     yield ops.Remove("layer0")  # it has a child
 
 
-SCENARIOS = (deep_chain,)
+def refusals() -> Iterator[Operation]:
+    """Every call that is to be refused whatever the driver declares, with each wrong argument alone and with two at once."""
+    yield from _one_of_each()
+    for key, parent in product(("free", "active", "view", "leaf", ""), ("", "leaf", "active", "view", "absent")):
+        if key != "free" or parent not in ("", "leaf"):
+            yield ops.Prepare(key, parent)
+            yield ops.View(key, parent)
+    for name, key in product(("free", "active", "view", "leaf", ""), ("active", "view", "leaf", "absent", "")):
+        if (name, key) != ("free", "active"):
+            yield ops.Commit(name, key)
+    for key in ("absent", ""):
+        yield from (ops.Remove(key), ops.Mounts(key), ops.Stat(key), ops.Usage(key))
+        yield from (ops.Update(key), ops.Update(key, mask=("labels.a",)), ops.Update(key, mask=("kind",)))
+    yield from (ops.Remove("viewed"), ops.Remove("written"), ops.Remove("base"), ops.Mounts("leaf"))
+    for key in ("active", "view", "leaf"):
+        yield ops.Update(key, (("a", "2"),), ("labels.a", "parent"))
+    yield ops.Walk(("name==active", "kind=="))
+
+
+def _one_of_each() -> Iterator[Operation]:
+    """An active snapshot, a view, and a committed one without children; `viewed`, `written` and `base` have one child each."""
+    for name, parent in (("viewed", ""), ("written", ""), ("base", ""), ("leaf", "base")):
+        yield ops.Prepare("making", parent)
+        yield ops.Commit(name, "making", (("a", "1"),))
+    yield ops.View("view", "viewed", (("a", "1"),))
+    yield ops.Prepare("active", "written", (("a", "1"),))
+
+
+SCENARIOS = (deep_chain, refusals)

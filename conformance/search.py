@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, replace
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TypeVar
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.errors import HypothesisException
 from hypothesis.stateful import run_state_machine_as_test
 
 from snapspec.conformance.draw import PLAIN, Limits
@@ -80,7 +81,8 @@ def run_scenarios(search: Search, number: int = 0, workers: int = 1) -> None:
     """Every written history that falls to this one of the workers, until one finds something."""
     for make in SCENARIOS[number::workers]:
         if search.wanted():
-            found = scenario(search.session, takewhile(lambda _: search.wanted(), make()))
+            calls = (op for op in make() if type(op).__name__.lower() not in search.limits.without)
+            found = scenario(search.session, takewhile(lambda _: search.wanted(), calls))
             if found is not None:
                 search.found(found)
 
@@ -95,11 +97,13 @@ def run_batch(search: Search, examples: int, number: int) -> None:
         run_state_machine_as_test(seed(number)(machine), settings=_settings(examples))  # type: ignore[arg-type]  # any callable does
     except Diverged:
         return
-    except Exception:
+    except Exception as error:
         if search.session.hindrance is not None:
             raise search.session.hindrance from None
-        # Hypothesis makes a history that failed once more; there it fails no longer, for nothing is wanted any more.
-        if search.best is None:
+        # Once no history is wanted, because something was found or time is up, the machine does nothing any more, and Hypothesis
+        # takes that for a fault.
+        ended = isinstance(error, HypothesisException) and not search.wanted()
+        if search.best is None and not ended:
             raise
 
 
@@ -130,13 +134,20 @@ def shorten(best: Finding, again: Again, wanted: Callable[[], bool]) -> Finding:
 
 
 def _shorten_once(best: Finding, again: Again, wanted: Callable[[], bool]) -> Finding | None:
-    for steps in _shorter(tuple(s for s in best.steps if not s.check)):
+    calls = tuple(step for step in best.steps if not step.check)
+    for steps in chain(_undisturbed(calls, best.steps[-1]), _shorter(calls)):
         if not wanted():
             break
         found = again(steps)
         if found is not None and found.clause == best.clause and size(found) < size(best):
             return found
     return None
+
+
+def _undisturbed(calls: tuple[Step, ...], last: Step) -> Iterator[tuple[Step, ...]]:
+    """What only a look after a call has shown may be there without that call."""
+    if last.check and len(calls) > 1:
+        yield (*calls[:-1], replace(last, check=False))
 
 
 def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:

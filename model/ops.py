@@ -100,7 +100,10 @@ class Reopen:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Give up the protection of `dropped` and let the garbage collector of containerd's metadata layer run to its end."""
+    """Give up the protection of `dropped` and let the garbage collector of containerd's metadata layer run to its end.
+
+    What has survived is protected again.
+    """
 
     dropped: tuple[str, ...] = ()
 

@@ -239,8 +239,10 @@ async def clear_prefix(driver: Snapshotter, prefix: str) -> list[str]:
 async def _names(driver: Snapshotter, prefix: str) -> list[str]:
     try:
         return [info.name async for info in driver.walk() if info.name.startswith(prefix)]
-    except SnapshotError:  # a store that was never written may say so (SNAP-WALK-7)
-        return []
+    except SnapshotError as error:
+        if error.error not in (ErrorClass.NOT_FOUND, ErrorClass.UNKNOWN):
+            raise
+        return []  # a store that was never written may say so (SNAP-WALK-7, SNAP-WALK-8)
 
 
 async def _removed(driver: Snapshotter, name: str) -> bool:

@@ -16,7 +16,7 @@ from snapspec.impl.base import BaseSnapshotter
 from snapspec.impl.copy import CopySnapshotter
 from snapspec.impl.errors import AlreadyExists, InvalidArgument
 from snapspec.impl.layout import make_directory
-from snapspec.impl.loopback import open_pool
+from snapspec.impl.loopback import Pool, open_pool
 from snapspec.impl.overlay import OverlaySnapshotter
 from snapspec.impl.records import Record
 from snapspec.model.state import Measure, Profile
@@ -24,22 +24,21 @@ from snapspec.model.values import Info, Kind, Labels, Mount, Usage, labels_of
 
 
 class Factory:
-    """Opens a broken driver in a directory, new or as it was left: an overlay on a pool there, a copying one on the directory."""
+    """Opens a broken driver on a pool in the given directory, new or as it was left."""
 
     def __init__(self, driver: type[BaseSnapshotter]) -> None:
         self._driver = driver
-        self.profile = Profile(usage=Measure.LAYER if issubclass(driver, OverlaySnapshotter) else Measure.COPY)
+        self.profile = Profile(usage=Measure.COPY if issubclass(driver, CopySnapshotter) else Measure.LAYER)
 
     async def __call__(self, directory: Path) -> BaseSnapshotter:
-        if self.profile.usage is Measure.COPY:
-            return await _opened(self._driver(str(directory)))
-        pool = open_pool(str(directory), size=64 << 20)
-        return await _opened(self._driver(pool.root, pool))
+        return await _opened(self._driver, directory)
 
 
-async def _opened(driver: BaseSnapshotter) -> BaseSnapshotter:
-    await driver.open()
-    return driver
+async def _opened(driver: type[BaseSnapshotter], directory: Path) -> BaseSnapshotter:
+    pool = open_pool(str(directory), size=64 << 20)
+    opened = driver(pool.root, pool)
+    await opened.open()
+    return opened
 
 
 # --- prepare and view
@@ -86,8 +85,8 @@ class CopyOfLinks(CopySnapshotter):
 class ReturnedListGrows(CopySnapshotter):
     """Prepare gives out its own list, and commit changes it."""
 
-    def __init__(self, root: str) -> None:
-        super().__init__(root)
+    def __init__(self, root: str, pool: Pool | None = None) -> None:
+        super().__init__(root, pool)
         self._lists: dict[str, list[Mount]] = {}
 
     async def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
@@ -147,8 +146,8 @@ class CommitToItsOwnKey(CopySnapshotter):
 class LockLeft(CopySnapshotter):
     """Calls that write hold a lock, and a commit that is refused does not let it go."""
 
-    def __init__(self, root: str) -> None:
-        super().__init__(root)
+    def __init__(self, root: str, pool: Pool | None = None) -> None:
+        super().__init__(root, pool)
         self._lock = asyncio.Lock()
 
     async def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
@@ -182,6 +181,8 @@ class WritableViews(CopySnapshotter):
     """The list of a view is that of an active snapshot."""
 
     def _mount_list(self, record: Record) -> tuple[Mount, ...]:
+        if record.kind is not Kind.VIEW:
+            return super()._mount_list(record)
         return self._bind(record.id if record.parent_id is None else record.parent_id, "rw")
 
 
@@ -278,9 +279,14 @@ class Plain:
 
     def __init__(self, directory: Path) -> None:
         self._runner = asyncio.Runner()
-        self._driver = CopySnapshotter(str(directory))
+        self._driver: object = None
+        self._directory = directory
         self._turn = Lock()
         self._removing = Lock()
+
+    def open(self) -> None:
+        """Not in the thread of the kit's own loop."""
+        self._driver = self._runner.run(_opened(CopySnapshotter, self._directory))
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         return partial(self._run, name)

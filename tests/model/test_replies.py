@@ -338,6 +338,11 @@ def test_a_mount_list_is_written_out() -> None:
     assert empty.came == "an empty list"
 
 
+def test_the_change_that_went_wrong_is_counted_from_one() -> None:
+    found = verdict(ops.Write("k", (MakeFile("new", b""), MakeFile("new", b""))), ("ok", "ok"))
+    assert found == Mismatch("SNAP-CONTENT-2", "change 2: EEXIST", "ok")
+
+
 def test_every_mismatch_is_shown_above() -> None:
     """The list is complete: what replies.py can name, and the two clauses of walk that it takes from the outcome."""
     assert {clause for clause, _, _ in WRONG} == mismatch_clauses() | {"SNAP-WALK-1", "SNAP-WALK-2"}
