@@ -47,14 +47,14 @@ def running() -> Iterator[int]:
 
 
 def images() -> list[str]:
-    """The files in our temporary directory that a loop device is attached to."""
+    """The files of runs in our temporary directory that a loop device is attached to."""
     found = []
     for entry in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             found.append(entry.read_text().strip())
         except OSError:  # detached since
             continue
-    return [image for image in found if image.startswith(os.environ["TMPDIR"])]
+    return [image for image in found if image.startswith(f"{default_base()}/")]
 
 
 def runs() -> list[Path]:
@@ -113,7 +113,7 @@ def test_what_a_killed_run_leaves_goes_with_the_next_one_and_nothing_else(workdi
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         await_none(running)
-        await_none(lambda: [i for i in images() if i != str(image)])
+        await_none(images)
         assert set(mountpoints_below("/")) - before == {str(workdir / "shown")}
         assert set(runs()) > neighbours, "a run that was killed so leaves its directories"
 
