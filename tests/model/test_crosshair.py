@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,7 +25,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 EXPECTED: dict[str, dict[str, str]] = json.loads((HERE / "crosshair.json").read_text("utf-8"))
-CANARIES = str(HERE / "canaries.py")
+CANARIES = os.path.realpath(HERE / "canaries.py")
 GUARDS = "snapspec.model.guards"
 LEMMAS = "snapspec.model.lemmas"
 
@@ -53,11 +56,20 @@ QUICK = [
 ]
 
 
+@cache
+def farm() -> str:
+    """A directory with the package as plain folders: CrossHair cannot read it through the finder of an editable install."""
+    made = Path(tempfile.mkdtemp())
+    (made / "snapspec").mkdir()
+    (made / "snapspec" / "model").symlink_to(Path(source_of(GUARDS)).resolve().parent)
+    return str(made)
+
+
 def check(run: Run, timeout: int = 300) -> str:
     """The full report of one run."""
-    command = [sys.executable, "-P", *(["-O"] if run.bare else []), "-m", "crosshair", "check", *run.targets]
+    command = [sys.executable, "-P", "-S", *(["-O"] if run.bare else []), "-m", "crosshair", "check", *run.targets]
     command += ["--analysis_kind=icontract", "--report_all", f"--per_condition_timeout={run.seconds}"]
-    environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry), "PATH": ""}
+    environment = {"PYTHONPATH": ":".join([farm(), *(entry for entry in sys.path if entry)]), "PATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
     assert done.returncode in (0, 1), done.stderr
     return done.stdout
@@ -84,7 +96,8 @@ def verdicts(report: str, functions: dict[tuple[str, int], tuple[str, int]]) -> 
     told: dict[str, list[str]] = defaultdict(list)
     numbers = dict(functions.values())
     for message in MESSAGE.finditer(report):
-        name, _ = functions[message["path"], int(message["line"])]
+        place = message["path"] if message["path"] == os.path.basename(message["path"]) else os.path.realpath(message["path"])
+        name, _ = functions[place, int(message["line"])]
         told[name].append(verdict_of(message["level"], message["text"]))
     return {name: _joined(found, numbers[name]) for name, found in told.items()}
 
@@ -108,7 +121,7 @@ def source_of(module: str) -> str:
     found = find_spec(module)
     assert found is not None
     assert found.origin is not None
-    return found.origin
+    return os.path.realpath(found.origin)
 
 
 FUNCTIONS = dict(
