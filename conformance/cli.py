@@ -9,9 +9,11 @@ import argparse
 import os
 import re
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +44,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A driver's words and the names of files may hold what the terminal's encoding, or any, cannot show.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         options = _parser().parse_args(arguments)
         action: Callable[[argparse.Namespace], int] = options.action
@@ -50,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"snapspec: cannot run: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: one more must not spoil the exit status
         print("snapspec: interrupted; all that it made is removed", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -167,7 +174,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _writable(out: Path) -> None:
     """A finding that cannot be saved would be lost: look before the run, not after it."""
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
         raise CannotRun(f"{out} cannot be written: name a file in a directory that is there with --out")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, finding
@@ -19,6 +21,9 @@ from snapspec.model.values import Kind
 
 #: How long a call may take before it counts as one that does not answer (SNAP-LIVE-1).
 DEADLINE = 20.0
+
+#: How many times as long clearing up and closing may take.
+ENDING = 3
 
 #: The key of the write that follows each refused call; histories name no other key so.
 SPARE = "spare"
@@ -40,12 +45,14 @@ class Session:
     """Runs histories on a subject that was started. `runner` holds the event loop that the subject lives in.
 
     `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those.
+    Once `signals` holds something, no call begins: `do` raises SystemExit.
     """
 
-    def __init__(self, subject: Subject, runner: asyncio.Runner, deadline: float = DEADLINE) -> None:
+    def __init__(self, subject: Subject, runner: asyncio.Runner, deadline: float = DEADLINE, signals: Sequence[int] = ()) -> None:
         self.subject = subject
         self.runner = runner
         self.deadline = deadline
+        self.signals = signals
         self.reached: Counter[str] = Counter()
         self.calls = 0
         self.histories = 0
@@ -73,6 +80,9 @@ class Session:
 
     def do(self, op: Operation, space: int = 0, *, check: bool = False) -> Response:
         """Make the call and judge its answer; after a refusal look at everything. Raises Diverged."""
+        if self.signals:
+            self.over = True
+            raise SystemExit(1)
         began = time.time_ns()
         response = self._answer(space, op)
         ended = time.time_ns()
@@ -113,7 +123,21 @@ class Session:
     def clear(self) -> None:
         """After a divergence: make room for the next history."""
         if not self.over:
-            self.runner.run(self.subject.clear())
+            self.runner.run(self._ended(self.subject.clear()))
+
+    def stop(self) -> None:
+        """End the subject, for good. One that is stuck is left as it is, and one that does not end is stuck."""
+        if not self.stuck:
+            self.runner.run(self._ended(self.subject.stop()))
+
+    async def _ended(self, ending: Coroutine[Any, Any, None]) -> None:
+        """These are several calls: they have several times as long as one."""
+        task = asyncio.ensure_future(ending)
+        done, _ = await asyncio.wait({task}, timeout=ENDING * self.deadline)
+        if done:
+            task.result()
+        else:
+            self.stuck = self.over = True
 
     def _answer(self, space: int, op: Operation) -> Response:
         try:

@@ -31,6 +31,12 @@ from snapspec.conformance.session import DEADLINE, Session, replay
 from snapspec.conformance.subjects.address import make, parse
 from snapspec.conformance.workspace import Workspace
 
+#: Holds the signal that has told this process to end.
+_told_to_end: list[int] = []
+
+#: Seconds that a process which is told to end has for undoing what it made.
+LAST_RESORT = 25
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -74,17 +80,20 @@ def opened(plan: Plan) -> Iterator[tuple[Session, Workspace]]:
     surroundings = enter()
     with Workspace.create() as workspace, asyncio.Runner() as runner:
         subject = make(parse(plan.subject), surroundings, workspace, plan.deadline)
-        session = Session(subject, runner, plan.deadline)
+        session = Session(subject, runner, plan.deadline, _told_to_end)
         try:
             runner.run(subject.start())
             tell("started", note=subject.note, profile=encode(subject.profile))
             yield session, workspace
         finally:
+            answered = not session.stuck
+            session.stop()
             if session.stuck:
                 # The driver holds a call that never came back: nothing here waits for it, the process simply ends.
+                if answered:
+                    tell("cannot", why=f"{plan.subject} cannot be closed, it does not answer: mend that first")
                 tell("stuck", own=subject.reopens)
                 _leave(workspace)
-            runner.run(subject.stop())
 
 
 def _leave(workspace: Workspace) -> None:
@@ -103,6 +112,8 @@ def run(plan: Plan) -> None:
                 _replay(session, Path(plan.file))
             case _:
                 _check(plan, session, workspace)
+        if _told_to_end:  # Hypothesis takes what then ends a history for a failure of it
+            raise SystemExit(1)
         tell("done", **_counts(session))
 
 
@@ -177,14 +188,13 @@ def _end_with_parent(parent: int) -> None:
         raise SystemExit(1)
 
 
-#: Holds the signal that has told this process to end.
-_told_to_end: list[int] = []
-
-
 def _terminated(number: int, _: object) -> None:
+    """Nothing is raised here: in the midst of the event loop that would lose a call, and with it the end of the subject."""
     _told_to_end.append(number)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(1)
+    # A call may hang, in undoing too: then this process is killed, and the next run cleans up after it.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LAST_RESORT)
 
 
 if __name__ == "__main__":

@@ -143,12 +143,11 @@ class PortSubject(Subject):
             case ops.Commit(name, key, labels, parent):
                 await driver.commit(self._key(name), self._key(key), dict(labels), self._key(parent))
                 # The list is no longer to be used; the directory that it showed is still the layer's own.
-                self._given.pop((space, key), None)
-                self._places[space, name] = self._places.pop((space, key), "")
+                self._places[space, name] = self._places.get((space, key), "")
+                self._forget(space, key)
             case ops.Remove(key):
                 await driver.remove(self._key(key))
-                self._given.pop((space, key), None)
-                self._places.pop((space, key), None)
+                self._forget(space, key)
             case ops.Mounts(key):
                 return self._keep(await driver.mounts(self._key(key)))
             case ops.Stat(key):
@@ -191,6 +190,11 @@ class PortSubject(Subject):
         given = self._given[space, key] = self._keep(mounts)
         self._places[space, key] = own_directory(given)
         return given
+
+    def _forget(self, space: int, key: str) -> None:
+        """The snapshot is gone, and its list is no longer to be used."""
+        self._given.pop((space, key), None)
+        self._places.pop((space, key), None)
 
     def changed(self) -> str:
         """SNAP-HOLD-1: compares each list with what it was when it was given."""

@@ -168,8 +168,11 @@ class ContainerdSubject(PluginSubject):
             await containerd.drop_from_lease(self.lease, self.snapshotter, key)
         await collect_garbage(containerd)
         for key in dropped:
-            with suppress(NotFound):
+            try:
                 await self.driver(space).stat(key)
+            except NotFound:
+                self._forget(space, key.removeprefix(self.prefix))
+            else:
                 await containerd.add_to_lease(self.lease, self.snapshotter, key)
 
     async def stop(self) -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import containerd as daemons
 import pytest
 
+from snapspec.conformance.subjects.remote import Containerd, RemoteSnapshotter, connect
 from snapspec.conformance.workspace import Workspace, default_base
 from snapspec.impl.mounts import attached_loop, mounted, mountpoints_below
 from snapspec.model.values import Mount
 
 pytestmark = pytest.mark.root
+
+containerd = daemons.containerd
 
 ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
 
@@ -82,6 +88,17 @@ def working() -> subprocess.Popen[str]:
     return process
 
 
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """The first process and those that it started, before any can tell another."""
+    for worker in list(running()):
+        os.kill(worker, signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGKILL)
+    for worker in list(running()):
+        os.kill(worker, signal.SIGKILL)
+    process.communicate()
+    await_none(running)
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
@@ -108,11 +125,7 @@ def test_what_a_killed_run_leaves_goes_with_the_next_one_and_nothing_else(workdi
         neighbours = {living.directory, unmarked, base / "run-link"}
 
         process = working()
-        for worker in list(running()):
-            os.kill(worker, signal.SIGKILL)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        await_none(running)
+        kill_all(process)
         await_none(images)
         assert set(mountpoints_below("/")) - before == {str(workdir / "shown")}
         assert set(runs()) > neighbours, "a run that was killed so leaves its directories"
@@ -137,7 +150,7 @@ def test_when_the_first_process_is_killed_the_others_clean_up() -> None:
     assert runs() == before
 
 
-@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("moment", [*range(6), *(pytest.param(number, marks=pytest.mark.deep) for number in range(6, 40))])
 def test_ctrl_c_leaves_nothing(moment: int) -> None:
     """At some moment between the first line and the middle of the work."""
     before = runs()
@@ -151,3 +164,102 @@ def test_ctrl_c_leaves_nothing(moment: int) -> None:
     assert not list(running())
     await_none(images)
     assert runs() == before
+
+
+def test_a_process_that_somebody_else_ends_is_no_green_run() -> None:
+    before = runs()
+    process = working()
+    os.kill(next(running()), signal.SIGTERM)
+    status, errors = finish(process)
+    assert (status, "ended with 1" in errors) == (2, True), errors
+    await_none(images)
+    assert runs() == before
+
+
+def test_a_second_ctrl_c_does_not_stop_the_cleaning() -> None:
+    before = runs()
+    process = working()
+    for _ in range(5):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+    status, errors = finish(process)
+    assert (status, "Traceback" in errors) == (130, False), errors
+    await_none(running)
+    await_none(images)
+    assert runs() == before
+
+
+@asynccontextmanager
+async def somebody(daemon: daemons.Daemon, namespace: str) -> AsyncIterator[tuple[RemoteSnapshotter, Containerd]]:
+    """Another client of containerd, with a lease that it has or is to make."""
+    channel = await connect(daemon.address)
+    remote = RemoteSnapshotter(daemon.address, "overlayfs", namespace, "snapspec-somebody")
+    try:
+        yield remote, Containerd(channel, namespace)
+    finally:
+        await remote.close()
+        await channel.close()
+
+
+async def plant(daemon: daemons.Daemon, namespace: str) -> None:
+    async with somebody(daemon, namespace) as (remote, layer):
+        await layer.create_lease("snapspec-somebody")
+        await remote.prepare("snapspec-somebody/1/a")
+
+
+async def uproot(daemon: daemons.Daemon, namespace: str) -> None:
+    async with somebody(daemon, namespace) as (remote, layer):
+        await remote.remove("snapspec-somebody/1/a")
+        await layer.delete_lease("snapspec-somebody")
+        await layer.delete_namespace()
+
+
+async def held(daemon: daemons.Daemon) -> dict[str, tuple[int, list[str]]]:
+    """For each namespace of containerd how many snapshots it holds, and its leases."""
+    found = {}
+    async with somebody(daemon, "default") as (_, layer):
+        namespaces = await layer.list_namespaces()
+    for namespace in namespaces:
+        async with somebody(daemon, namespace) as (remote, layer):
+            found[namespace] = (len([info async for info in remote.walk()]), sorted(await layer.list_leases()))
+    return found
+
+
+def test_what_a_killed_run_leaves_in_containerd_goes_with_the_next_one(containerd: daemons.Daemon) -> None:
+    """Whatever the next one checks. What somebody else has in a namespace of a like name stays."""
+    asyncio.run(plant(containerd, "snapspec-somebody-0"))
+    before, known = asyncio.run(held(containerd)), runs()
+    assert before["snapspec-somebody-0"] == (1, ["snapspec-somebody"])
+
+    def new() -> dict[str, tuple[int, list[str]]]:
+        now = asyncio.run(held(containerd))
+        assert {name: now[name] for name in before} == before
+        return {name: what for name, what in now.items() if name not in before}
+
+    subject = f"containerd:{containerd.socket}?snapshotter=overlayfs"
+    process = start("check", subject, "--without", "collect", "--examples", "100000", "--seed", "1", "--out", os.devnull)
+    deadline = time.monotonic() + 30
+    while sum(snapshots > 0 for snapshots, _ in new().values()) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+    kill_all(process)
+    assert len([lease for _, leases in new().values() for lease in leases]) == 4, "two processes, two namespaces each"
+    assert finish(start("smoke", "model:")) == (0, "")
+    assert new() == {}
+    assert runs() == known
+    asyncio.run(uproot(containerd, "snapspec-somebody-0"))
+
+
+def test_what_cannot_be_cleaned_now_is_told_and_kept(workdir: Path) -> None:
+    """The server of a killed run is not there: the next runs say so, and go on."""
+    gone = {"kind": "plugin", "address": f"unix://{workdir}/s", "snapshotter": "x", "prefix": "snapspec-gone/"}
+    with Workspace.create() as workspace:
+        workspace.note(gone)
+    status, errors = finish(start("smoke", "model:"))
+    assert (status, len(errors.splitlines())) == (0, 1)
+    assert errors.startswith("snapspec: note: what an earlier run has left is not removed yet, there is no socket at")
+    assert str(workspace.directory) in errors
+    assert runs() == [workspace.directory]
+    for file in workspace.directory.iterdir():
+        file.unlink()
+    workspace.directory.rmdir()
