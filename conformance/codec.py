@@ -6,14 +6,19 @@ A value of the model becomes an object that names its class; fields that have th
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from types import ModuleType
-from typing import Any
+from functools import cache
+from types import ModuleType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from snapspec.conformance.errors import CannotRun
 from snapspec.model import guards, nodes, ops, replies, state, tree, values
 from snapspec.model.frozen import Map
+
+#: Two surrogates that would be one character, were they not two.
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 _MODULES: dict[str, ModuleType] = {m.__name__.rsplit(".", 1)[1]: m for m in (ops, values, replies, tree, nodes, state, guards)}
 
@@ -21,6 +26,9 @@ _MODULES: dict[str, ModuleType] = {m.__name__.rsplit(".", 1)[1]: m for m in (ops
 def encode(value: object) -> Any:
     """The JSON form of a value made of the model's frozen values, tuples, bytes and scalars."""
     match value:
+        case str() if _PAIR.search(value):
+            # JSON would read the two as one character.
+            return {"is": "text", "base64": base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()}
         case None | bool() | int() | str():
             return value
         case bytes():
@@ -47,6 +55,8 @@ def decode(document: Any) -> Any:
             return tuple(decode(item) for item in document)
         case {"is": "bytes", "base64": str(text)}:
             return _bytes(text)
+        case {"is": "text", "base64": str(text)}:
+            return _text(text)
         case {"is": "map", "items": list(items)} if all(isinstance(item, list) and len(item) == 2 for item in items):
             return Map((decode(k), decode(v)) for k, v in items)
         case {"is": str(tag), **rest}:
@@ -60,6 +70,13 @@ def _bytes(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except ValueError:
         raise CannotRun(f"{text!r:.80} is not base64: give a file that snapspec has saved") from None
+
+
+def _text(text: str) -> str:
+    try:
+        return _bytes(text).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise CannotRun(f"{text!r:.80} is no text: give a file that snapspec has saved") from None
 
 
 def _tag(value: object) -> str:
@@ -79,7 +96,28 @@ def _made(tag: str, rest: dict[str, Any]) -> Any:
         if isinstance(cls, type) and issubclass(cls, Enum):
             return cls[rest["name"]]
         if isinstance(cls, type) and is_dataclass(cls):
-            return cls(**{key: decode(item) for key, item in rest.items()})
+            values = {key: decode(item) for key, item in rest.items()}
+            if all(_fits(value, _hints(cls)[key]) for key, value in values.items()):
+                return cls(**values)
     except (KeyError, TypeError):
         pass
     raise CannotRun(f"{tag!r} with {sorted(rest)} is no value of a history: give a file that this version of snapspec has saved")
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether the value is of the type that a field has."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is not tuple:
+        return isinstance(value, origin or hint)
+    if not isinstance(value, tuple):
+        return False
+    if arguments[-1] is Ellipsis:
+        return all(_fits(item, arguments[0]) for item in value)
+    return len(value) == len(arguments) and all(map(_fits, value, arguments))

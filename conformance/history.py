@@ -101,11 +101,20 @@ def answer_text(response: Response) -> str:
     """An answer in few words."""
     match response:
         case Failed(error, message):
-            return f"{error.value}: {message}" if message else error.value
+            return f"{error.value}: {_in_one_line(message)}" if message else error.value
         case Lost(reason):
-            return f"no answer: {reason}"
+            return f"no answer: {_in_one_line(reason)}"
         case _:
             return _value_text(response.value)
+
+
+#: How much of a driver's words stands on the line of a call.
+_WORDS = 300
+
+
+def _in_one_line(message: str) -> str:
+    text = " ".join(message.split())
+    return text if len(text) <= _WORDS else f"{text[:_WORDS]}..."
 
 
 def _value_text(value: object) -> str:
@@ -182,7 +191,7 @@ def load(path: Path) -> Finding:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CannotRun(f"cannot read {path}: {error.strerror}; name a file that snapspec check has saved") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CannotRun(f"{path} is not JSON; name a file that snapspec check has saved") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise CannotRun(f"{path} is not a file of format {FORMAT!r}; name a file that snapspec check has saved")
