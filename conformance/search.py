@@ -138,7 +138,7 @@ def _shorten_once(best: Finding, again: Again, wanted: Callable[[], bool]) -> Fi
     for steps in chain(_undisturbed(calls, best.steps[-1]), _shorter(calls)):
         if not wanted():
             break
-        found = again(steps)
+        found = again(steps) if steps else None
         if found is not None and found.clause == best.clause and size(found) < size(best):
             return found
     return None
@@ -151,8 +151,13 @@ def _undisturbed(calls: tuple[Step, ...], last: Step) -> Iterator[tuple[Step, ..
 
 
 def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
-    """The history with fewer calls, then with one call made simpler, then with a plain name for an odd one."""
+    """The end of the history alone, then all with fewer calls, with a layer less, with one call made simpler, with a plain name
+    for an odd one."""
+    yield from _ends(steps)
     yield from _fewer(steps)
+    for at, step in enumerate(steps):
+        if isinstance(step.op, ops.Commit):
+            yield _without_layer(steps, at, step.op)
     for at, step in enumerate(steps):
         for op in simpler(step.op):
             yield (*steps[:at], replace(step, op=op), *steps[at + 1 :])
@@ -162,12 +167,30 @@ def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
             yield tuple(replace(step, op=_renamed(step.op, name, plain)) for step in steps)
 
 
+def _ends(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+    """The last item, the last two, the last four, and so on."""
+    length = 1
+    while length < len(items):
+        yield items[-length:]
+        length *= 2
+
+
+def _without_layer(steps: tuple[Step, ...], at: int, commit: ops.Commit) -> tuple[Step, ...]:
+    """The history without the snapshot that `commit`, the step numbered `at`, ends; what stood on it stands on its parent."""
+    made = [n for n, step in enumerate(steps[:at]) if isinstance(step.op, ops.Prepare) and step.op.key == commit.key]
+    start = made[-1] if made else at
+    parent = getattr(steps[start].op, "parent", "")
+    others = tuple(step for step in steps[start:at] if commit.key not in _names(step.op))
+    later = tuple(replace(step, op=_renamed(step.op, commit.name, parent)) for step in steps[at + 1 :])
+    return steps[:start] + others + later
+
+
 def _fewer(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
-    """The items without half of them, without a quarter, and so on down to a single one; the last go first."""
+    """The items without half of them, without a quarter, and so on down to a single one. Of calls the last ones matter most."""
     length = len(items) // 2
     while length:
-        for end in range(len(items), 0, -length):
-            yield items[: max(0, end - length)] + items[end:]
+        for start in range(0, len(items), length):
+            yield items[:start] + items[start + length :]
         length //= 2
 
 
