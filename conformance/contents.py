@@ -50,9 +50,9 @@ class Contents:
             with ExitStack() as stack:
                 try:
                     directory = stack.enter_context(mounted(mounts, self.target))
-                except MountError as error:
+                except (MountError, OSError) as error:
                     if self.root:
-                        raise
+                        raise MountError(str(error)) from error
                     raise CannotRun(f"what the driver gives cannot be mounted without root ({error}): run as root") from error
                 yield directory
         elif len(mounts) == 1 and mounts[0].type == "bind":

@@ -23,14 +23,14 @@ from snapspec.conformance.workspace import Workspace
 from snapspec.model import ops
 from snapspec.model.nodes import FileType
 from snapspec.model.ops import Operation
-from snapspec.model.tree import Link, MakeDevice
+from snapspec.model.tree import Change, Link, MakeDevice, MakeFifo, MakeFile, MakeSymlink
 
 pytestmark = pytest.mark.root
 
 containerd = daemons.containerd
 
 #: What is left out, since it is known to be wrong: conformance/drivers.md.
-KNOWN = {"overlayfs": "collect", "native": "collect,devices,view", "btrfs": "collect"}
+KNOWN = {"overlayfs": "collect", "native": "collect,links,view", "btrfs": "collect"}
 
 HERE = Surroundings("root", "the tests run in a private mount namespace", Answer(True, "tried by others"))
 
@@ -103,12 +103,14 @@ def test_a_collected_child_keeps_its_parent(containerd: daemons.Daemon, snapshot
     assert namespaces(containerd) == before
 
 
-def test_native_loses_links_between_device_nodes(containerd: daemons.Daemon, workdir: Path) -> None:
-    nodes = ops.Write("a", (MakeDevice("f", FileType.BLOCK_DEVICE, 1, 3, 0o644), Link("g", "f")))
+@pytest.mark.parametrize("made", [MakeDevice("f", FileType.BLOCK_DEVICE, 1, 3, 0o644), MakeSymlink("f", "t"), MakeFifo("f")])
+def test_native_loses_links_but_those_of_regular_files(containerd: daemons.Daemon, made: Change, workdir: Path) -> None:
+    nodes = ops.Write("a", (made, Link("g", "f"), MakeFile("h", b"x"), Link("i", "h")))
     calls = (ops.Prepare("a"), nodes, ops.Commit("b", "a"), ops.Prepare("c", "b"), ops.Read("c"))
     found = shown(containerd, "native", workdir, *calls)
     assert found is not None
     assert (found.clause, len(found.calls)) == ("SNAP-CONTENT-1", 5)
+    assert "/h" not in found.mismatches[0].came
     (workdir / "again").mkdir()
     assert shown(containerd, "overlayfs", workdir / "again", *calls) is None
 
@@ -121,3 +123,22 @@ def test_native_does_not_know_what_to_say_of_a_view(containerd: daemons.Daemon, 
     assert (found.clause, len(found.calls)) == ("SNAP-COMMIT-4", 4)
     (workdir / "again").mkdir()
     assert shown(containerd, "overlayfs", workdir / "again", *calls) is None
+
+
+def test_the_list_of_a_collected_snapshot_is_not_used_again(containerd: daemons.Daemon, workdir: Path) -> None:
+    """Neither while its key is free nor in the key's next life; one that a label has kept is."""
+    kept = ops.Prepare("k", labels=(("containerd.io/gc.root", "1"),))
+    write = (MakeFile("f", b"x"),)
+    calls = (
+        ops.Prepare("a"),
+        kept,
+        ops.Collect(("a", "k")),
+        ops.Write("k", write, held=True),
+        ops.Write("a", write, held=True),
+        ops.Prepare("b"),
+        ops.Commit("a", "b"),
+        ops.Write("a", write, held=True),
+        ops.Usage("a"),
+        ops.Remove("k"),
+    )
+    assert shown(containerd, "overlayfs", workdir, *calls) is None
