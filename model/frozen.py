@@ -1,12 +1,28 @@
-"""An immutable mapping with a cached hash: the container that every state of the model is built from."""
+"""What every state of the model is built from: an immutable mapping, and frozen values that work out their hash once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class Hashed:
+    """Base of a frozen dataclass that says `__hash__ = Hashed.__hash__`: its hash is worked out once."""
+
+    __slots__ = ("_hash",)
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+    _hash: int
+
+    def __hash__(self) -> int:
+        try:
+            return self._hash
+        except AttributeError:
+            known = hash(tuple([getattr(self, name) for name in self.__match_args__]))
+            object.__setattr__(self, "_hash", known)
+            return known
 
 
 class Map(Mapping[K, V], Generic[K, V]):

@@ -122,6 +122,8 @@ class Outcome:
     reply: Reply
     state: State
     shows: tuple[str, ...] = ()
+    rest: None = None
+    """Every call of the snapshotter takes effect at one instant: nothing is left of it."""
 
 
 # --- the one against the other ------------------------------------------------------------------------------------------

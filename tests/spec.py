@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "spec.md"
 
 #: A clause wherever it is named.
-CLAUSE = re.compile(r"\b(?:SNAP|DOOR)-[A-Z]+-[0-9]+\b")
+CLAUSE = re.compile(r"\b(?:SNAP|DOOR|REF)-[A-Z]+-[0-9]+\b")
 
 _LISTED = re.compile(r"^- \*\*(.*?)\*\* (.*(?:\n  .*)*)", re.MULTILINE)
 

@@ -1,15 +1,18 @@
-"""Strategies that the tests share: file trees, and changes chosen by what a tree holds."""
+"""Strategies that the tests share: file trees, changes chosen by what a tree holds, histories of a manager."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from typing import get_args
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from snapspec.model import ref_ops, refs
 from snapspec.model.nodes import CAPABILITY, MAX_SIZE
+from snapspec.model.ref_ops import RefOperation
+from snapspec.model.ref_state import Declared, RefState
 from snapspec.model.tree import (
     BLOCK,
     EMPTY,
@@ -261,3 +264,34 @@ def trees(draw: DrawFn, base: Tree = EMPTY, most: int = 12) -> Tree:
     for _ in range(draw(st.integers(0, most))):
         tree = after(tree, (draw(changes(tree)),))
     return tree
+
+
+# --- histories of a manager
+
+
+def ref_calls(state: RefState, number: int) -> Iterator[RefOperation]:
+    """Every call by record and by handle, open or not, with names by the call's number for what it makes."""
+    record, handle = f"r{number}", f"h{number}"
+    yield from (ref_ops.New(record, handle), ref_ops.DiskUsage(), ref_ops.Prune(), ref_ops.Restart())
+    if state.closed:  # every call is refused: a few of them are enough
+        return
+    yield ref_ops.Close()
+    for known in (*state.records, "absent"):
+        yield from (ref_ops.Get(known, handle, record), ref_ops.GetMutable(known, handle))
+    for known in (*state.handles, "absent"):
+        yield from (ref_ops.New(record, handle, known), ref_ops.Commit(known, record, handle), ref_ops.Parent(known, handle))
+        yield from (ref_ops.Finalize(known), ref_ops.Release(known), ref_ops.Size(known), ref_ops.Read(known))
+        yield from (ref_ops.Mount(known, readonly=True), ref_ops.Mount(known, readonly=False))
+        yield ref_ops.Write(known, (MakeFile(f"f{number % 3}", b"x"),))
+
+
+@st.composite
+def ref_histories(draw: DrawFn, most: int = 12) -> list[tuple[RefState, RefOperation]]:
+    """States of a manager, each with the call that was made in it and led to the next."""
+    state = RefState(declared=Declared(draw(st.booleans()), draw(st.booleans())))
+    history: list[tuple[RefState, RefOperation]] = []
+    for number in range(draw(st.integers(1, most))):
+        op = draw(st.sampled_from(list(ref_calls(state, number))))
+        history.append((state, op))
+        state = draw(st.sampled_from(refs.outcomes(state, op))).state
+    return history

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from spec import SPEC, with_marked
 
-from snapspec.model.diagram import answers, life_of_a_key
+from snapspec.model import diagram
 
 #: Every part, by the name in its marker.
-PARTS = {"life of a key": life_of_a_key, "answers": answers}
+PARTS = {
+    "life of a key": diagram.life_of_a_key,
+    "answers": diagram.answers,
+    "life of a record": diagram.life_of_a_record,
+    "life of a pair": diagram.life_of_a_pair,
+    "life of a handle": diagram.life_of_a_handle,
+    "answers by record": diagram.answers_by_record,
+    "answers by handle": diagram.answers_by_handle,
+    "answers by manager": diagram.answers_by_manager,
+}
 
 
 def main() -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import icontract
 
-from snapspec.model import ops
+from snapspec.model import ops, ref_ops
 from snapspec.model.frozen import Map
 from snapspec.model.guards import Door, Named, Reason
+from snapspec.model.ref_lemmas import HELD_E, HELD_PAIR, two
+from snapspec.model.ref_outcomes import GivesHandle
+from snapspec.model.ref_state import pairs_well_formed
+from snapspec.model.refs import get, prune
 from snapspec.model.replies import Refused
 from snapspec.model.snapshots import commit, remove
 from snapspec.model.state import Snapshot, State, well_formed
@@ -60,6 +64,14 @@ def false_of_commit(kind: int) -> bool:
     return not any(isinstance(outcome.reply, Refused) for outcome in commit(state, ops.Commit("n", "b")))
 
 
+@icontract.require(lambda kind: 0 <= kind < 7, enabled=True)
+@icontract.ensure(lambda result: result, enabled=True)
+def false_of_the_manager(kind: int) -> bool:
+    """That prune takes all that is over an E with a handle."""
+    (outcome,) = prune(two(HELD_E, kind, kind > 0), ref_ops.Prune())
+    return set(outcome.state.records) == {"ea"}
+
+
 @icontract.ensure(lambda result: result >= 0, enabled=True)
 def false_by_an_exception(kind: int) -> int:
     """An exception that the docstring does not declare counts as a failure."""
@@ -94,6 +106,15 @@ def true_of_the_model(kind: int) -> bool:
     """That remove leaves a whole store."""
     state = _parent_and_child(kind)
     return all(well_formed(outcome.state) for outcome in remove(state, ops.Remove("a")))
+
+
+@icontract.require(lambda kind: 0 <= kind < 7, enabled=True)
+@icontract.ensure(lambda result: result, enabled=True)
+def true_of_the_manager(kind: int) -> bool:
+    """That get of a held pair's M gives a handle on its E, or none, whatever else there is."""
+    after = get(two(kind, HELD_PAIR, False), ref_ops.Get("mb", "h", "new"))
+    given = [outcome.reply.record for outcome in after if isinstance(outcome.reply, GivesHandle)]
+    return given == ["eb"] and all(pairs_well_formed(outcome.state) for outcome in after)
 
 
 # --- neither, or the wrong answer: why some things are not done in the model

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from inspect import signature
+from types import ModuleType
 from typing import Any
 
 import pytest
 from states import METADATA, store
 
-from snapspec.model import filters, ops, oracle, snapshots
+from snapspec.model import filters, linear, ops, snapshots
 from snapspec.model.filters import Selector
 from snapspec.model.frozen import Map
-from snapspec.model.oracle import Belief, Call, World
+from snapspec.model.oracle import SNAPSHOTS, Belief, Call, World
 from snapspec.model.replies import Done, Outcome, Refused
 from snapspec.model.snapshots import INVALID, Outcomes, outcomes
 from snapspec.model.state import Snapshot, Span, State
@@ -90,14 +91,14 @@ WRONG = [
     Wrong("outcomes", "SNAP-FAIL-1", PREPARE, (Outcome("SNAP-PREPARE-4", Refused(INVALID), GONE),)),
     Wrong("_holds", "SNAP-WALK-3", {"selector": Selector(("x",), "!=", "1"), "info": Info("k", "", Kind.VIEW, (), 0, 0)}, False),
     Wrong("_found", "SNAP-WALK-4", {"pattern": "(", "value": "("}, True),
-    Wrong("crash", "SNAP-FAIL-2", {}, Belief(frozenset(), Map({1: Call(ops.Walk(), 0)}))),
-    Wrong("crash", "SNAP-FAIL-2", {}, Belief(frozenset({World(store(), Map({1: done(store())[0]}))}))),
+    Wrong("crash", "SNAP-FAIL-2", {}, Belief(SNAPSHOTS, frozenset(), Map({1: Call(ops.Walk(), 0)}))),
+    Wrong("crash", "SNAP-FAIL-2", {}, Belief(SNAPSHOTS, frozenset({World(store(), Map({1: done(store())[0]}))}))),
 ]
 
 
-def postconditions() -> Iterator[tuple[str, str, Callable[..., Any]]]:
+def postconditions(*modules: ModuleType) -> Iterator[tuple[str, str, Callable[..., Any]]]:
     """The functions with contracts, each with the description and the condition of each of its postconditions."""
-    for module in (snapshots, filters, oracle):
+    for module in modules or (snapshots, filters, linear):
         for name, function in vars(module).items():
             if getattr(function, "__module__", "") == module.__name__:
                 for contract in getattr(function, "__postconditions__", ()):

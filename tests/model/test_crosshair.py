@@ -26,8 +26,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 EXPECTED: dict[str, dict[str, str]] = json.loads((HERE / "crosshair.json").read_text("utf-8"))
 CANARIES = os.path.realpath(HERE / "canaries.py")
-GUARDS = "snapspec.model.guards"
-LEMMAS = "snapspec.model.lemmas"
+GUARDS, REF_GUARDS = "snapspec.model.guards", "snapspec.model.ref_guards"
+LEMMAS, REF_LEMMAS = "snapspec.model.lemmas", "snapspec.model.ref_lemmas"
 
 pytestmark = pytest.mark.xdist_group("crosshair")
 
@@ -41,18 +41,19 @@ class Run:
     bare: bool = False
 
 
-def quick_lemmas(part: int) -> tuple[str, ...]:
-    """Every other one of the lemmas that are checked in each test run."""
-    return tuple(name for name in EXPECTED["quick"] if name.startswith(f"{LEMMAS}."))[part::2]
+def quick_lemmas(module: str) -> tuple[str, ...]:
+    """The lemmas that are checked in each test run."""
+    return tuple(name for name in EXPECTED["quick"] if name.startswith(f"{module}."))
 
 
 #: The longest ones first, so that two processes end together.
 QUICK = [
-    Run(quick_lemmas(0), 30, bare=True),
-    Run(quick_lemmas(1), 30, bare=True),
+    Run(quick_lemmas(LEMMAS)[::2], 30, bare=True),
+    Run(quick_lemmas(LEMMAS)[1::2], 30, bare=True),
+    Run(quick_lemmas(REF_LEMMAS), 30, bare=True),
     Run((CANARIES,), 3, bare=True),
     Run((CANARIES,), 3),
-    Run((GUARDS,), 30),
+    Run((GUARDS, REF_GUARDS), 30),
 ]
 
 
@@ -125,7 +126,8 @@ def source_of(module: str) -> str:
 
 
 FUNCTIONS = dict(
-    [*lines_of(source_of(GUARDS), GUARDS), *lines_of(source_of(LEMMAS), LEMMAS), *lines_of(CANARIES, "canaries")],
+    [found for module in (GUARDS, REF_GUARDS, LEMMAS, REF_LEMMAS) for found in lines_of(source_of(module), module)]
+    + [*lines_of(CANARIES, "canaries")],
 )
 
 
@@ -155,7 +157,7 @@ def test_the_verdicts_are_those_expected(told: dict[str, str]) -> None:
 
 def test_every_guard_is_confirmed(told: dict[str, str]) -> None:
     """Whatever the list says."""
-    guards = {name: verdict for name, verdict in told.items() if name.startswith(f"{GUARDS}.")}
+    guards = {name: verdict for name, verdict in told.items() if name.startswith((f"{GUARDS}.", f"{REF_GUARDS}."))}
     assert guards
     assert set(guards.values()) == {"confirmed"}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapspec.model.frozen import Map
+from snapspec.model.frozen import Hashed, Map
 
 small = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 3))
 
@@ -66,3 +67,32 @@ def test_a_mapping_is_no_dict() -> None:
     """A dict can change, so equality with one would not last."""
     assert Map({"a": 1}) != {"a": 1}
     assert Map({"a": 1}) != Map({"a": 2})
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Hashed):
+    first: object
+    second: object = ()
+    __hash__ = Hashed.__hash__
+
+
+def test_a_hash_is_worked_out_once() -> None:
+    counted = []
+
+    class Costly:
+        def __hash__(self) -> int:
+            counted.append(1)
+            return 7
+
+    pair = Pair(Costly())
+    assert hash(pair) == hash(pair)
+    assert len(counted) == 1
+    assert hash(replace(pair, second=1)) != hash(pair)
+
+
+def test_equal_values_hash_alike_and_a_copy_works_its_hash_out_again() -> None:
+    pair = Pair("a", Map({"b": 1}))
+    assert hash(pair) == hash(Pair("a", Map({"b": 1})))
+    copied = pickle.loads(pickle.dumps(pair))
+    assert copied == pair
+    assert not hasattr(copied, "_hash")

@@ -11,11 +11,12 @@ import icontract
 import pytest
 from states import DIRECT, ONE_OF_EACH, store
 
-from snapspec.model import ops, oracle
+from snapspec.model import linear, ops
 from snapspec.model.frozen import Map
 from snapspec.model.guards import Rebase
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import (
+    SNAPSHOTS,
     Belief,
     Divergence,
     TooManyStates,
@@ -28,6 +29,7 @@ from snapspec.model.oracle import (
     respond,
 )
 from snapspec.model.replies import Failed, Lost, Mismatch, Reading, Response, Returned
+from snapspec.model.snapshots import outcomes
 from snapspec.model.state import Snapshot, Span, State
 from snapspec.model.tree import EMPTY, MakeFile
 from snapspec.model.values import ErrorClass, Info, Kind, Mount, Usage
@@ -364,6 +366,17 @@ def test_a_lost_call_is_kept_while_it_is_in_doubt() -> None:
     assert not settled.calls
 
 
+# --- disturbances
+
+
+def test_a_call_of_a_driver_never_breaks_off() -> None:
+    """The kit fails no call of a driver under it: an answer is what the model allows, or a divergence."""
+    belief = linear.disturb(overlapping(EMPTY_STORE, ops.Prepare("k"), ops.Stat("k")), 0, "fault")
+    assert isinstance(answered(belief, (1, record("k")), (0, listed("/1"))), Belief)
+    assert broken(linear.respond(belief, 0, NOT_FOUND)).clause == "SNAP-PREPARE-6"
+    assert SNAPSHOTS.broken_off(outcomes(EMPTY_STORE, ops.Walk(), Span(0, 0))[0], EMPTY_STORE) is None
+
+
 # --- crash
 
 
@@ -397,7 +410,7 @@ def test_what_a_call_did_before_the_crash_is_no_news_after_it() -> None:
 
 def test_too_much_overlap_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Updates of one key can end in many ways: no verdict at all is better than a wrong one."""
-    monkeypatch.setattr(oracle, "LIMIT", 100)
+    monkeypatch.setattr(linear, "LIMIT", 50)
     updates = tuple(ops.Update("k", (("l", str(number)),)) for number in range(6))
     belief = overlapping(store(k=Snapshot(Kind.ACTIVE)), *updates)
     with pytest.raises(TooManyStates, match="fewer calls may overlap"):
@@ -407,7 +420,7 @@ def test_too_much_overlap_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_answer_itself_may_leave_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(oracle, "LIMIT", 2)
+    monkeypatch.setattr(linear, "LIMIT", 2)
     belief = overlapping(EMPTY_STORE, ops.Prepare("a"), ops.Prepare("b"))
     with pytest.raises(TooManyStates, match="more than 2"):
         crash(belief)

@@ -18,7 +18,7 @@ KNOWN = [clause for clause, _ in clauses()]
 GROUPS = {clause.rpartition("-")[0] for clause in KNOWN}
 
 #: A group of clauses, where no number follows.
-GROUP = re.compile(r"\b(?:SNAP|DOOR)-[A-Z]+\b(?!-[0-9])")
+GROUP = re.compile(r"\b(?:SNAP|DOOR|REF)-[A-Z]+\b(?!-[0-9])")
 
 
 def sources(*rooms: str) -> list[Path]:
