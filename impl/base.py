@@ -24,6 +24,7 @@ from snapspec.impl.mounts import MountError, remove_tree
 from snapspec.impl.records import Record, Records
 from snapspec.impl.scan import measure
 from snapspec.impl.syscalls import syncfs
+from snapspec.impl.threads import settled
 from snapspec.model.filters import Filter, matches, parse
 from snapspec.model.values import Info, Kind, Labels, Mount, Usage, labels_of
 
@@ -123,13 +124,13 @@ class BaseSnapshotter(ABC):
         if self._closing is None or _failed(self._closing):
             self._closing = asyncio.get_running_loop().create_task(self._shut())
         with _answers():
-            await _settled(self._closing)
+            await settled(self._closing)
 
     async def _shut(self) -> None:
         if self._calls:
             self._idle = asyncio.Event()
             await self._idle.wait()
-        await _settled(asyncio.wrap_future(self._deleter.submit(lambda: None)))
+        await settled(asyncio.wrap_future(self._deleter.submit(lambda: None)))
         try:
             await self._in_order(self._stop)
         finally:
@@ -341,7 +342,7 @@ class BaseSnapshotter(ABC):
         """
         with self._call():
             stuck = await self._in_order(self._sweep)
-            failures = await _settled(asyncio.wrap_future(self._deleter.submit(self._empty_trash, stuck)))
+            failures = await settled(asyncio.wrap_future(self._deleter.submit(self._empty_trash, stuck)))
             await self._in_order(self._settle_trash)
             await self._beside(self._trim)
             if failures:
@@ -475,32 +476,16 @@ class BaseSnapshotter(ABC):
 
     async def _in_order(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `job` in the thread of the records, after all that was asked before."""
-        return await _settled(asyncio.wrap_future(self._recorder.submit(job, *args, **kwargs)))
+        return await settled(asyncio.wrap_future(self._recorder.submit(job, *args, **kwargs)))
 
     async def _beside(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `job` in a thread beside that of the records."""
-        return await _settled(asyncio.wrap_future(self._workers.submit(job, *args, **kwargs)))
+        return await settled(asyncio.wrap_future(self._workers.submit(job, *args, **kwargs)))
 
     async def _stoppable(self, job: Callable[[Record, Event], T], record: Record) -> T:
         """Run `job` beside the records; when the call is cancelled the event is set, and the job raises Stopped."""
         stop = Event()
-        return await _settled(asyncio.wrap_future(self._workers.submit(job, record, stop)), stop)
-
-
-async def _settled(future: asyncio.Future[T], stop: Event | None = None) -> T:
-    """Wait until `future` is done, also when the caller is cancelled meanwhile: only then is the effect decided."""
-    cancelled = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-            if stop is not None:
-                stop.set()
-    if cancelled is not None:
-        future.exception()  # looked at, so that asyncio does not report it as lost
-        raise cancelled
-    return future.result()
+        return await settled(asyncio.wrap_future(self._workers.submit(job, record, stop)), stop)
 
 
 def _failed(task: asyncio.Task[None]) -> bool:

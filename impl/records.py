@@ -1,7 +1,5 @@
 """The durable records of a snapshotter: one row for each snapshot, in sqlite, inside the root that holds the data too.
 
-WAL with synchronous=FULL: a change that was acknowledged survives the end of the process and of the machine. The connection
-holds the file exclusively as long as it is open, so that a second opener is refused and no shared-memory file is needed.
 Everything here is to be used from the one thread that opened the store.
 """
 
@@ -16,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from snapspec.impl.errors import FailedPrecondition, ResourceExhausted, SnapshotError
+from snapspec.impl.sqlite import Database, connect, decided, from_blob, is_full, is_held, to_blob, transaction
 from snapspec.model.values import Info, Kind, Labels, Usage
 
 VERSION = 1
@@ -90,32 +89,22 @@ class Records:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._db: sqlite3.Connection | None = None
+        self._db: Database | None = None
 
     def open(self) -> None:
         """Open the store, or make it. Raises FailedPrecondition when it is open elsewhere or of a newer version."""
         with _translated(self._path):
-            self._db = sqlite3.connect(self._path, timeout=0, isolation_level=None)
-        try:
-            self._set_up()
-        except BaseException:
-            self.close()
-            raise
+            self._db = connect(self._path, self._set_up)
 
-    def _set_up(self) -> None:
-        self._all("PRAGMA locking_mode = EXCLUSIVE")
-        self._all("PRAGMA journal_mode = WAL")
-        self._all("PRAGMA synchronous = FULL")
-        self._all("PRAGMA foreign_keys = ON")
-        with self.write():
-            [(version,)] = self._all("PRAGMA user_version")
-            if version not in (0, VERSION):
-                raise FailedPrecondition(
-                    f"{self._path} is of version {version}, this program knows {VERSION}: use the program that wrote it"
-                )
-            if version == 0:
-                for statement in _SCHEMA:
-                    self._all(statement)
+    def _set_up(self, db: Database) -> None:
+        [(version,)] = db.execute("PRAGMA user_version")
+        if version not in (0, VERSION):
+            raise FailedPrecondition(
+                f"{self._path} is of version {version}, this program knows {VERSION}: use the program that wrote it"
+            )
+        if version == 0:
+            for statement in _SCHEMA:
+                db.execute(statement)
 
     def close(self) -> None:
         """Move what the log holds into the file and close it; a second close does nothing."""
@@ -127,21 +116,12 @@ class Records:
     @contextmanager
     def write(self) -> Iterator[None]:
         """One transaction: durable when the block ends, undone when anything at all is raised in it."""
-        db = self._opened()
-        with _translated(self._path):
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                db.execute("COMMIT")
-            except BaseException:
-                # Some failures (a full disk among them) have already undone it.
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+        with _translated(self._path), transaction(self._opened()):
+            yield
 
     def find(self, name: str) -> Record | None:
         """The record of `name`, or None."""
-        return _first(self._all(_RECORDS + "WHERE s.name = ?", _to_blob(name)))
+        return _first(self._all(_RECORDS + "WHERE s.name = ?", to_blob(name)))
 
     def get(self, number: int) -> Record | None:
         """The record of the id `number`, or None."""
@@ -164,7 +144,7 @@ class Records:
         now = time.time_ns()
         self._change(
             "INSERT INTO snapshots (name, kind, parent, labels, created, updated) VALUES (?, ?, ?, ?, ?, ?)",
-            _to_blob(name),
+            to_blob(name),
             kind.value,
             parent.id if parent else None,
             _to_json(labels),
@@ -180,7 +160,7 @@ class Records:
         self._change(
             "UPDATE snapshots SET kind = ?, name = ?, labels = ?, created = ?, updated = ? WHERE id = ?",
             Kind.COMMITTED.value,
-            _to_blob(name),
+            to_blob(name),
             _to_json(labels),
             now,
             now,
@@ -211,10 +191,10 @@ class Records:
         for number in numbers:
             self._change("DELETE FROM trash WHERE id = ?", number)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _opened(self) -> Database:
         if self._db is None:
             raise FailedPrecondition(_CLOSED)
-        return self._db
+        return self._db if self._db.in_transaction else decided(self._db)
 
     def _all(self, sql: str, *values: Value) -> list[Row]:
         with _translated(self._path):
@@ -231,11 +211,9 @@ def _translated(path: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # The low byte is the primary code; errors of the Python layer itself carry none.
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code & 0xFF == sqlite3.SQLITE_FULL:
+        if is_full(error):
             raise ResourceExhausted(f"no room left for the records {path}: remove snapshots or enlarge the pool") from error
-        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if is_held(error):
             raise FailedPrecondition(f"{path} is open elsewhere: close it there first") from error
         raise SnapshotError(f"the records {path} cannot be used: {error}") from error
 
@@ -248,10 +226,10 @@ def _record(row: Row) -> Record:
     number, name, kind, parent_id, parent, labels, created, updated, size, inodes = row
     return Record(
         number,
-        _from_blob(name),
+        from_blob(name),
         Kind(kind),
         parent_id,
-        "" if parent is None else _from_blob(parent),
+        "" if parent is None else from_blob(parent),
         _from_json(labels),
         created,
         updated,
@@ -259,19 +237,10 @@ def _record(row: Row) -> Record:
     )
 
 
-def _to_blob(text: str) -> bytes:
-    # Any text is a key, lone surrogates too. This keeps each apart and in the order of its code points.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _from_blob(blob: bytes) -> str:
-    return blob.decode("utf-8", "surrogatepass")
-
-
 def _to_json(labels: Labels) -> bytes:
     # Not escaped to ASCII: json would read two escaped surrogates back as one character.
-    return _to_blob(json.dumps(labels, ensure_ascii=False))
+    return to_blob(json.dumps(labels, ensure_ascii=False))
 
 
 def _from_json(blob: bytes) -> Labels:
-    return tuple((key, value) for key, value in json.loads(_from_blob(blob)))
+    return tuple((key, value) for key, value in json.loads(from_blob(blob)))

@@ -7,10 +7,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+from syncs import copy_of, needs_numbers, refuse_syncs
 
 from snapspec.impl.errors import FailedPrecondition, ResourceExhausted, SnapshotError
 from snapspec.impl.records import VERSION, Record, Records
@@ -182,6 +185,34 @@ def test_a_full_store_refuses_and_goes_on(records: Records) -> None:
     records._all(f"PRAGMA max_page_count = {pages + 100}")
     add(records, "next")
     assert names(records) == [*before, "next"]
+
+
+def after_a_crash(path: str, directory: Path) -> list[str]:
+    """What is found in a copy of the files as they are now."""
+    copied = Records(copy_of(path, directory))
+    copied.open()
+    found = names(copied)
+    copied.close()
+    return found
+
+
+@needs_numbers
+def test_a_commit_that_could_not_be_synced_is_decided_before_the_next_answer(records: Records, path: str, tmp_path: Path) -> None:
+    """The log may hold it although it has failed, and a crash would bring it back: nobody must be told that it is not there."""
+    add(records, "old")
+    with ThreadPoolExecutor(1) as thread:  # the disk fails for this thread, and is well again when that has ended
+        thread.submit(refuse_syncs).result()
+        with pytest.raises(SnapshotError, match="disk I/O error"):
+            thread.submit(add, records, "new").result()
+        assert after_a_crash(path, tmp_path / "one") == ["new", "old"], "the danger is there"
+        calls: list[Callable[[], object]] = [records.all, partial(records.find, "new"), partial(add, records, "next")]
+        for call in calls:
+            with pytest.raises(SnapshotError, match="disk I/O error"):
+                thread.submit(call).result()
+    assert names(records) == ["old"]
+    assert after_a_crash(path, tmp_path / "two") == ["old"]
+    add(records, "next")
+    assert after_a_crash(path, tmp_path / "three") == ["next", "old"]
 
 
 def test_a_change_outside_a_transaction_is_a_mistake(records: Records) -> None:
