@@ -1,0 +1,542 @@
+"""Managers behind gates: every schedule of the written scenarios, with and without disturbances, and what the kit must find."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broken_refs import BROKEN, CANCELLED_WAITER, SIZE_RACE, Broken
+
+from snapspec.conformance import ref_watch
+from snapspec.conformance.contents import Contents
+from snapspec.conformance.gated_refs import FIVE_CALLS, SCENARIOS, Scenario, World, play
+from snapspec.conformance.gates import GatedSnapshotter, GatedStore, Gates, beside
+from snapspec.conformance.loop import gated_loop
+from snapspec.conformance.memory import Disk, MemorySnapshotter, MemoryStore
+from snapspec.conformance.ref_watch import RefDiverged, RefWatch
+from snapspec.conformance.refs_subject import RefsAdapter
+from snapspec.conformance.schedule import Budget, Choice, Choose, Run, Unsound, explore, explore_strikes, replay
+from snapspec.conformance.subjects.refs import OutsideContents
+from snapspec.impl.copy import open_copy
+from snapspec.impl.manager import Manager, open_manager
+from snapspec.impl.metadata import open_store
+from snapspec.model import ref_ops
+from snapspec.model.ref_ops import RefOperation
+from snapspec.model.ref_replies import GotHandle, GotPruned, GotRows, GotSize, GotWords, RefFailed, RefReturned
+from snapspec.model.refs import RefError, RefState, Row
+from snapspec.model.tree import MakeFile, Tree
+from snapspec.model.values import Mount
+
+FILE = (MakeFile("f", b"x" * 600),)
+
+#: What a layer of the scenarios holds, and an empty one.
+FULL, EMPTY = 512, 0
+
+BUDGETS = {
+    "plain": Budget(),
+    "a fault": Budget(faults=1),
+    "a cancellation": Budget(cancels=1),
+    "a held answer": Budget(holds=1),
+    "a crash": Budget(crash=True),
+}
+EVERYTHING = Budget(faults=1, cancels=1, holds=1, crash=True)
+
+#: Of those with more schedules than this the disturbed ones are run by `make deep`.
+SMALL = 30
+
+
+def once(scenario: Scenario, budget: Budget, open_with: Callable[..., Any] = open_manager) -> Callable[[Choose], Run[Any, Any]]:
+    """One run of the scenario, held against the oracle."""
+
+    def run(choose: Choose) -> Run[Any, Any]:
+        world = World(open_with)
+        return play(world, scenario, RefWatch(RefState(), world), choose, budget)
+
+    return run
+
+
+def chance(seed: object) -> Choose:
+    """Choices as they come, the same for a seed."""
+    draw = random.Random(str(seed))
+    return lambda choices: draw.randrange(len(choices))
+
+
+@pytest.fixture(autouse=True)
+def _quietly() -> Iterator[None]:
+    """What the manager logs of the faults that it meets is not for here."""
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def named(name: str) -> Scenario:
+    (scenario,) = (s for s in SCENARIOS if s.name == name)
+    return scenario
+
+
+# --- every schedule
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_every_schedule(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    """The oracle allows what comes, nobody waits for ever, and nothing is left: in any order, and with any one disturbance."""
+    counts = {"plain": explore(once(scenario, Budget()))}
+    if counts["plain"] <= SMALL:
+        counts |= {name: explore(once(scenario, budget)) for name, budget in BUDGETS.items() if name != "plain"}
+    with capsys.disabled():
+        print(f"\n  {scenario.name}: " + ", ".join(f"{count} {name}" for name, count in counts.items()), end="")
+    assert counts["plain"] > 1
+    assert all(count > counts["plain"] for name, count in counts.items() if name != "plain")
+
+
+def run_all(scenario: Scenario, budget: str, capsys: pytest.CaptureFixture[str]) -> int:
+    """Run every schedule, and print how many there are."""
+    count = explore(once(scenario, BUDGETS[budget]))
+    with capsys.disabled():
+        print(f"\n  {scenario.name}: {count} {budget}", end="")
+    return count
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+@pytest.mark.parametrize("budget", [name for name in BUDGETS if name != "plain"])
+def test_every_disturbed_schedule_of_the_large_ones_too(
+    scenario: Scenario, budget: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_all(scenario, budget, capsys) > 1
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("scenario", FIVE_CALLS, ids=lambda s: s.name)
+def test_every_schedule_of_five_calls(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_all(scenario, "plain", capsys) > 500
+    run, choose = once(scenario, EVERYTHING), chance(scenario.name)
+    for _ in range(3000):
+        run(choose)
+
+
+def strike_all(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> int:
+    """Run every schedule with a cancellation after every number of callbacks, and print how many there are."""
+    count = explore_strikes(lambda choose, at: once(scenario, Budget(cancel_at=at))(choose))
+    with capsys.disabled():
+        print(f"\n  {scenario.name}: {count} with a cancellation in the middle", end="")
+    return count
+
+
+STRUCK = ("size, release, get_mutable, get", "commit, get, get_mutable", "finalize, finalize, release", "get, get_mutable, prune")
+
+
+@pytest.mark.parametrize("name", STRUCK)
+def test_a_cancellation_after_any_callback(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert strike_all(named(name), capsys) > 100
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if s.name not in STRUCK], ids=lambda s: s.name)
+def test_a_cancellation_after_any_callback_of_the_others(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    assert strike_all(scenario, capsys) > 1
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.name)
+def test_schedules_with_everything_at_once_by_chance(scenario: Scenario) -> None:
+    for seed in range(10):
+        once(scenario, EVERYTHING)(chance(seed))
+
+
+def test_a_run_replays_from_its_choices() -> None:
+    for scenario in SCENARIOS[:6]:
+        run = once(scenario, EVERYTHING)(chance(scenario.name))
+        assert once(scenario, EVERYTHING)(replay(run.chosen)).told() == run.told()
+
+
+def test_what_was_worked_out_is_forgotten_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ref_watch, "KEPT", 5)
+    count = explore(once(named("commit, get, get_mutable"), Budget(cancels=1)))
+    monkeypatch.undo()
+    assert count == explore(once(named("commit, get, get_mutable"), Budget(cancels=1)))
+
+
+# --- what must be found
+
+
+Failures = RefDiverged | Unsound
+
+
+def failure(run: Callable[[Choose], object], choose: Choose) -> Failures | None:
+    """What goes wrong with these choices."""
+    try:
+        run(choose)
+    except (RefDiverged, Unsound) as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
+def test_every_schedule_of_a_broken_manager_finds_its_fault(broken: Broken) -> None:
+    found: list[Failures] = []
+
+    def stops(choose: Choose) -> None:
+        error = failure(once(named(broken.scenario), broken.budget, broken.open), choose)
+        if error is not None:
+            found.append(error)
+            raise error
+
+    with pytest.raises((RefDiverged, Unsound)):
+        explore(stops)
+    assert found[0].clause in broken.clauses, found[0]
+    assert str(found[0]).startswith(found[0].clause)
+    assert "choices: [" in found[0].__notes__[0]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
+def test_a_broken_manager_is_found_by_chance_too(broken: Broken) -> None:
+    run, choose = once(named(broken.scenario), broken.budget, broken.open), chance(broken.name)
+    found = [failure(run, choose) for _ in range(60)]
+    clauses = {error.clause for error in found if error is not None}
+    assert clauses & set(broken.clauses)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scenario, disturbances and choices that show a fault."""
+
+    scenario: Scenario
+    budget: Budget
+    chosen: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """Calls, and choices that are not the simplest."""
+        return len(self.scenario.setup) + len(self.scenario.calls) + sum(index > 0 for index in self.chosen)
+
+    def shorter(self) -> Iterator[Found]:
+        """Without a call, with fewer choices, with one that is the simplest."""
+        for field in ("calls", "setup"):
+            ops = getattr(self.scenario, field)
+            for at in range(len(ops)):
+                yield replace(self, scenario=replace(self.scenario, **{field: ops[:at] + ops[at + 1 :]}))
+        yield replace(self, budget=Budget())
+        for at, index in enumerate(self.chosen):
+            yield replace(self, chosen=self.chosen[:at])
+            yield replace(self, chosen=self.chosen[:at] + self.chosen[at + 1 :])
+            if index:
+                yield replace(self, chosen=(*self.chosen[:at], 0, *self.chosen[at + 1 :]))
+                yield replace(self, chosen=(*self.chosen[:at], index - 1, *self.chosen[at + 1 :]))
+
+
+def shrunk(found: Found, fails: Callable[[Found], bool]) -> Found:
+    """The same fault in fewer steps, as long as one change makes it less."""
+
+    def weight(one: Found) -> tuple[int, int, int]:
+        return one.steps, len(one.chosen), sum(one.chosen)
+
+    while True:
+        better = (one for one in found.shorter() if weight(one) < weight(found) and fails(one))
+        less = next(better, None)
+        if less is None:
+            return found
+        found = less
+
+
+@pytest.mark.parametrize("broken", [SIZE_RACE, CANCELLED_WAITER], ids=lambda broken: broken.name)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_faults_of_the_original_are_found_from_any_seed_and_shrink(
+    broken: Broken, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Among all scenarios, whichever it is drawn for, within 10 s."""
+    draw, began = random.Random(seed), time.process_time()
+
+    def fails(found: Found) -> bool:
+        error = failure(once(found.scenario, found.budget, broken.open), replay(found.chosen))
+        return error is not None and error.clause in broken.clauses
+
+    found, tried = None, 0
+    while found is None:
+        assert time.process_time() - began < 10
+        scenario, budget, recorded, tried = draw.choice(SCENARIOS), draw.choice(list(BUDGETS.values())), list[int](), tried + 1
+
+        def choose(choices: Sequence[Choice], recorded: list[int] = recorded) -> int:
+            recorded.append(draw.randrange(len(choices)))
+            return recorded[-1]
+
+        error = failure(once(scenario, budget, broken.open), choose)
+        if error is not None and error.clause in broken.clauses:
+            found = Found(scenario, budget, tuple(recorded))
+    took = time.process_time() - began
+    least = shrunk(found, fails)
+    with capsys.disabled():
+        print(
+            f"\n  {broken.name}, seed {seed}: {tried} histories, {took:.2f} s; {found.steps} steps, shrunk to {least.steps}",
+            end="",
+        )
+    assert fails(least)
+    assert least.steps <= 12, least
+
+
+# --- the adapter
+
+
+def adapter() -> tuple[RefsAdapter, Disk]:
+    driver, disk = MemorySnapshotter(), Disk()
+
+    async def opened(new_id: Callable[[], str]) -> Manager:
+        return await open_manager(driver, MemoryStore(disk), new_id=new_id)
+
+    return RefsAdapter(opened, driver), disk
+
+
+def answers(*ops: RefOperation) -> list[object]:
+    """What the calls answer, one after the other, on an ordinary event loop: values, and classes of errors."""
+
+    async def work() -> list[object]:
+        subject, _ = adapter()
+        await subject.start()
+        responses = [await subject.perform(op) for op in ops]
+        return [r.value if isinstance(r, RefReturned) else r.error for r in responses]
+
+    return asyncio.run(work())
+
+
+def test_every_operation_is_a_call_of_the_manager() -> None:
+    given = answers(
+        ref_ops.New("m", "hm"),
+        ref_ops.Write("hm", (*FILE, *FILE)),
+        ref_ops.Size("hm"),
+        ref_ops.Commit("hm", "e", "he"),
+        ref_ops.Finalize("he"),
+        ref_ops.Get("e", "h2", "x"),
+        ref_ops.New("c", "hc", "he"),
+        ref_ops.Parent("hc", "hp"),
+        ref_ops.Parent("hp", "none"),
+        ref_ops.DiskUsage(),
+        ref_ops.Release("hc"),
+        ref_ops.Release("hc"),
+        ref_ops.GetMutable("c", "hc2"),
+        ref_ops.Release("hc2"),
+        ref_ops.Prune(),
+        ref_ops.Close(),
+    )
+    rows = (Row("e", "", False, True, FULL), Row("c", "e", True, True, EMPTY))
+    assert given == [
+        GotHandle("m"),
+        GotWords(("ok", "EEXIST")),
+        GotSize(FULL),
+        GotHandle("e"),
+        None,
+        GotHandle("e"),
+        GotHandle("c"),
+        GotHandle("e"),
+        None,
+        GotRows(rows),
+        None,
+        None,
+        GotHandle("c"),
+        None,
+        GotPruned(((frozenset({"c"}), None),)),
+        None,
+    ]
+
+
+def test_content_goes_through_the_lists_that_the_manager_gives() -> None:
+    _, _, before, *_, after, refused, listed = answers(
+        ref_ops.New("m", "hm"),
+        ref_ops.Write("hm", FILE),
+        ref_ops.Read("hm"),
+        ref_ops.Commit("hm", "e", "he"),
+        ref_ops.Read("he"),
+        ref_ops.Write("he", FILE),
+        ref_ops.Mount("he", readonly=True),
+    )
+    assert isinstance(before, Tree)
+    assert before == after
+    assert refused == GotWords(("EROFS",))
+    assert isinstance(listed, tuple)
+    assert all(isinstance(mount, Mount) and "rw" not in mount.options for mount in listed)
+
+
+def test_content_is_read_through_the_list_that_the_handle_gave_last() -> None:
+    async def work() -> None:
+        driver = MemorySnapshotter()
+
+        async def opened(new_id: Callable[[], str]) -> Manager:
+            return await open_manager(driver, MemoryStore(Disk()), new_id=new_id)
+
+        subject = RefsAdapter(opened, driver)
+        await subject.start()
+        for op in (ref_ops.New("m", "hm"), ref_ops.Write("hm", FILE), ref_ops.Commit("hm", "e", "he")):
+            await subject.perform(op)
+        await subject.perform(ref_ops.Mount("he", readonly=True))
+        assert driver.key_of(subject.lists["he"]) == "m"
+        await subject.perform(ref_ops.Mount("he", readonly=False))
+        assert driver.key_of(subject.lists["he"]) == "view 1"
+        await driver.remove("view 1")
+        assert isinstance(await subject.perform(ref_ops.Read("he")), RefFailed)
+        subject.crashed()
+        assert subject.lists == {}
+
+    asyncio.run(work())
+
+
+def test_wrong_calls_are_refused_with_the_class_that_comes_first() -> None:
+    pair = (ref_ops.New("m", "hm"), ref_ops.Commit("hm", "e", "he"), ref_ops.New("k", "hk"))
+    invalid, closed = RefError.INVALID, RefError.CLOSED
+    given = answers(
+        *pair,
+        ref_ops.Size("hm"),
+        ref_ops.Size("never given"),
+        ref_ops.Release("never given"),
+        ref_ops.Finalize("hk"),
+        ref_ops.Commit("he", "x", "y"),
+        ref_ops.New("z", "hz", "hk"),
+        ref_ops.New("z", "hz", "never given"),
+        ref_ops.Get("absent", "z", "x"),
+        ref_ops.Get("k", "z", "x"),
+        ref_ops.GetMutable("e", "z"),
+        ref_ops.Close(),
+        ref_ops.Commit("he", "x", "y"),
+        ref_ops.Size("hm"),
+        ref_ops.DiskUsage(),
+    )
+    assert given[len(pair) :] == [
+        *(invalid, invalid, None, invalid, invalid, invalid, invalid),
+        *(RefError.NOT_FOUND, RefError.LOCKED, invalid, None, closed, closed, closed),
+    ]
+
+
+def test_handles_of_an_earlier_manager_are_not_open() -> None:
+    given = answers(
+        ref_ops.New("m", "hm"),
+        ref_ops.Commit("hm", "e", "he"),
+        ref_ops.Restart(),
+        ref_ops.Size("he"),
+        ref_ops.New("c", "hc", "he"),
+        ref_ops.Release("he"),
+        ref_ops.Get("e", "again", "x"),
+        ref_ops.Size("again"),
+    )
+    assert given[3:] == [RefError.INVALID, RefError.INVALID, None, GotHandle("e"), GotSize(EMPTY)]
+
+
+def test_ids_come_from_the_calls_that_make_records_whatever_task_makes_them() -> None:
+    seen: list[str] = []
+
+    async def opened(new_id: Callable[[], str]) -> Manager:
+        def recorded() -> str:
+            seen.append(new_id())
+            return seen[-1]
+
+        return await open_manager(driver, MemoryStore(Disk()), new_id=recorded)
+
+    async def work() -> None:
+        subject = RefsAdapter(opened, driver)
+        await subject.start()
+        made = [ref_ops.New(f"record {n}", f"handle {n}") for n in range(5)]
+        assert await asyncio.gather(*(asyncio.create_task(subject.perform(op)) for op in made)) == [
+            RefReturned(GotHandle(op.record)) for op in made
+        ]
+        await subject.perform(ref_ops.Commit("handle 1", "fresh", "given"))
+        await subject.perform(ref_ops.Mount("given", readonly=False))
+
+    driver = MemorySnapshotter()
+    asyncio.run(work())
+    assert sorted(seen) == ["fresh", *(f"record {n}" for n in range(5)), "view 1"]
+
+
+def test_what_is_left_is_told() -> None:
+    class Leaky(World):
+        def left(self) -> str:
+            self.driver.state = MemorySnapshotter().state
+            with pytest.raises(StopIteration):  # it waits for nothing
+                self.driver.prepare("orphan").send(None)
+            return super().left()
+
+    world = Leaky()
+    with pytest.raises(Unsound, match=r"REF-LEAK-1.*snapshots \['orphan'\]"):
+        play(world, SCENARIOS[0], RefWatch(RefState(), world), replay([]))
+
+
+def test_the_choices_of_a_scenario_reach_every_port_call_of_its_calls() -> None:
+    """The gates that fault and cancellation are offered at, over all schedules: none is passed by."""
+    offered: Counter[str] = Counter()
+
+    def counted(choose: Choose) -> Choose:
+        def counting(choices: Sequence[Choice]) -> int:
+            offered.update({f"{c.what.value} {c.gate.name}" for c in choices if c.gate is not None})
+            return choose(choices)
+
+        return counting
+
+    scenario = named("finalize, mount for writing, release")
+    alone = replace(scenario, calls=scenario.calls[1:2])
+    explore(lambda choose: once(alone, Budget(faults=2))(counted(choose)))
+    changes = ("commit", "view", "remove", "write")
+    assert {f"fail before {name}" for name in (*changes, "mounts", "stat", "read")} - {"fail before mounts"} <= set(offered)
+    assert {f"fail after {name}" for name in changes} <= set(offered)
+    assert not {f"fail after {name}" for name in ("mounts", "stat", "usage", "read")} & set(offered)
+
+
+# --- over what is real
+
+
+class RealWorld(World):
+    """The copying reference and the store in sqlite, whose threads run while the gated loop stands still."""
+
+    def __init__(self, runner: asyncio.Runner, directory: Path) -> None:
+        super().__init__()
+        self.runner = runner
+        self.directory = directory
+        self.gates = Gates(gated_loop(), runner.run)
+        self.real = runner.run(open_copy(str(directory / "root")))
+        (directory / "mnt").mkdir()
+        self.subject = RefsAdapter(self._opened, OutsideContents(self.outside, Contents(directory / "mnt")))
+
+    def outside(self, work: Any) -> Any:
+        return beside(self.runner.run, work)
+
+    async def _opened(self, new_id: Callable[[], str]) -> Manager:
+        self.store = self.outside(open_store(str(self.directory / "store")))
+        return await open_manager(GatedSnapshotter(self.gates, self.real), GatedStore(self.gates, self.store), new_id=new_id)
+
+    def crashed(self) -> None:
+        self.outside(self.store.close())
+        self.subject.crashed()
+
+    def left(self) -> str:
+        async def names() -> list[str]:
+            return [info.name async for info in self.real.walk()]
+
+        left = [*self.records(), *self.outside(self.store.load()), *self.outside(names())]
+        return ", ".join(left)
+
+
+@pytest.mark.root
+def test_schedules_drive_the_manager_over_a_real_driver_and_a_real_store(workdir: Path) -> None:
+    runs, directories = 0, iter(range(1000))
+
+    def real(choose: Choose, scenario: Scenario, budget: Budget) -> None:
+        nonlocal runs
+        directory = workdir / str(next(directories))
+        directory.mkdir()
+        world = RealWorld(runner, directory)
+        try:
+            play(world, scenario, RefWatch(RefState(), world), choose, budget)
+        finally:
+            runner.run(world.real.close())
+        runs += 1
+
+    with asyncio.Runner() as runner:
+        small = named("finalize, finalize, release")
+        assert explore(lambda choose: real(choose, small, Budget())) == explore(once(small, Budget()))
+        for name in ("size, size, finalize", "finalize, mount for writing, release", "new over, release, prune"):
+            choose = chance(name)
+            for _ in range(4):
+                real(choose, named(name), EVERYTHING)
+    assert runs > 30
