@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from snapspec.conformance import doctor, machine
+from snapspec.conformance import doctor, machine, ref_draw
+from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import load, save
 from snapspec.conformance.machines import OPTIONAL
@@ -88,7 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
     check.add_argument("--seed", type=int, default=None, help="draw the same histories again")
     check.add_argument(
-        "--without", type=_names, default=(), metavar="NAME,NAME", help=f"leave out, for a partial verdict: {', '.join(OPTIONAL)}"
+        "--without",
+        type=_names,
+        default=(),
+        metavar="NAME,NAME",
+        help=f"leave out, for a partial verdict: {', '.join(OPTIONAL)}; of refs: {', '.join(ref_draw.OPTIONAL)}",
     )
     check.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)")
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
@@ -113,11 +118,15 @@ def _positive(text: str) -> int:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    wrong = [name for name in names if name not in OPTIONAL]
+    return tuple(dict.fromkeys(text.split(",")))
+
+
+def _optional(names: tuple[str, ...], refs: bool) -> None:
+    """CannotRun when one of the names is nothing that can be left out."""
+    optional = (*ref_draw.OPTIONAL, *CONTENT) if refs else OPTIONAL
+    wrong = [name for name in names if name not in optional]
     if wrong:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} cannot be left out; what can is {', '.join(OPTIONAL)}")
-    return names
+        raise CannotRun(f"{wrong[0]!r} cannot be left out: what can is {', '.join(optional)}")
 
 
 def _seconds(text: str) -> float:
@@ -152,7 +161,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    parse(options.subject)
+    _optional(options.without, parse(options.subject).refs)
     _writable(options.out)
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"snapspec check {options.subject} --seed {seed}")
@@ -237,7 +246,7 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
     if run.calls == 0:
         raise CannotRun("nothing was run: give more examples or a longer budget")
     if out is not None:
-        missing = [clause for clause in owed(run.profile) if clause not in run.reached]
+        missing = [clause for clause in owed(run.profile, run.refs) if clause not in run.reached]
         if missing:
             print(f"  not put to the test: {', '.join(missing)}")
     print(summary(run, subject, without))

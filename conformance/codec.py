@@ -13,14 +13,17 @@ from functools import cache
 from types import ModuleType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from snapspec.conformance import schedule
 from snapspec.conformance.errors import CannotRun
-from snapspec.model import guards, nodes, ops, replies, state, tree, values
+from snapspec.model import guards, nodes, ops, ref_ops, replies, state, tree, values
 from snapspec.model.frozen import Map
 
 #: Two surrogates that would be one character, were they not two.
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
-_MODULES: dict[str, ModuleType] = {m.__name__.rsplit(".", 1)[1]: m for m in (ops, values, replies, tree, nodes, state, guards)}
+_MODULES: dict[str, ModuleType] = {
+    m.__name__.rsplit(".", 1)[1]: m for m in (ops, ref_ops, values, replies, tree, nodes, state, guards, schedule)
+}
 
 
 def encode(value: object) -> Any:

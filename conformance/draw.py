@@ -321,9 +321,9 @@ def write(scope: Scope) -> Operation:
     snapshot = scope.state.get(key) or Snapshot(Kind.VIEW)
     changes, tree = _furnished(scope, snapshot)
     for _ in range(scope.pick((1, 2, 3, 4)) if snapshot.kind is Kind.ACTIVE else 1):
-        change = _change(scope.pick, tree, scope.limits)
-        changes.append(change)
-        tree = _after(tree, change)
+        drawn = change(scope.pick, tree, scope.limits)
+        changes.append(drawn)
+        tree = _after(tree, drawn)
     return ops.Write(key, tuple(changes), scope.pick((False, True)))
 
 
@@ -365,7 +365,7 @@ _MODES = (0o644, 0o600, 0o4755, 0o1777)
 _OFFSETS = (0, 3, 4096, 1 << 20)
 
 
-def _change(pick: Pick, tree: Tree, limits: Limits) -> Change:
+def change(pick: Pick, tree: Tree, limits: Limits) -> Change:
     """A change of any kind that has something to work on."""
     entries = _entries(tree)
     makers: list[Callable[[Pick, Tree, Limits], Change]] = [_make]

@@ -11,10 +11,12 @@ from typing import Any
 
 from snapspec.conformance.codec import decode, encode
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
 from snapspec.model import ops
 from snapspec.model.nodes import Tree
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Divergence
+from snapspec.model.ref_ops import RefOperation
 from snapspec.model.replies import Failed, Lost, Mismatch, Reading, Response
 from snapspec.model.values import Info, Mount
 
@@ -63,7 +65,7 @@ def line(step: Step) -> str:
     return f"{call_text(step.op)}{where} -> {answer_text(step.response)}"
 
 
-def call_text(op: Operation) -> str:
+def call_text(op: Operation | RefOperation) -> str:
     """A call as one would write it: its name, its arguments, those left at their default aside."""
     if isinstance(op, ops.Nowhere):
         return f"without a namespace: {call_text(op.call)}"
@@ -101,23 +103,25 @@ def answer_text(response: Response) -> str:
     """An answer in few words."""
     match response:
         case Failed(error, message):
-            return f"{error.value}: {_in_one_line(message)}" if message else error.value
+            return f"{error.value}: {in_one_line(message)}" if message else error.value
         case Lost(reason):
-            return f"no answer: {_in_one_line(reason)}"
+            return f"no answer: {in_one_line(reason)}"
         case _:
-            return _value_text(response.value)
+            return value_text(response.value)
 
 
 #: How much of a driver's words stands on the line of a call.
 _WORDS = 300
 
 
-def _in_one_line(message: str) -> str:
+def in_one_line(message: str) -> str:
+    """The words of a driver, without line breaks, cut off where they become too many."""
     text = " ".join(message.split())
     return text if len(text) <= _WORDS else f"{text[:_WORDS]}..."
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
+    """What a call gave, in few words."""
     match value:
         case None:
             return "done"
@@ -145,8 +149,10 @@ def _info_text(info: Info) -> str:
 # --- as a file
 
 
-def encode_finding(found: Finding) -> dict[str, Any]:
+def encode_finding(found: Finding | RefFinding) -> dict[str, Any]:
     """The JSON form of a finding."""
+    if isinstance(found, RefFinding):
+        return encode_ref_finding(found)
     return {
         "clause": found.clause,
         "mismatches": [encode(m) for m in found.mismatches],
@@ -157,9 +163,11 @@ def encode_finding(found: Finding) -> dict[str, Any]:
     }
 
 
-def decode_finding(document: object) -> Finding:
+def decode_finding(document: object) -> Finding | RefFinding:
     """The finding that `encode_finding` gave `document` for. Raises CannotRun for anything else."""
     match document:
+        case {"bursts": _}:
+            return decode_ref_finding(document)
         case {"mismatches": list(mismatches), "steps": list(steps)} if steps:
             decoded = tuple(decode(m) for m in mismatches)
             if decoded and all(isinstance(m, Mismatch) for m in decoded):
@@ -176,7 +184,7 @@ def _step(entry: object) -> Step:
     raise CannotRun(f"{entry!r:.80} is no call of a history: give a file that snapspec check has saved")
 
 
-def save(path: Path, found: Finding, subject: str) -> None:
+def save(path: Path, found: Finding | RefFinding, subject: str) -> None:
     """Write a finding as a file that `snapspec replay` takes. Raises CannotRun when that cannot be."""
     document = {"format": FORMAT, "subject": subject, **encode_finding(found)}
     try:
@@ -185,7 +193,7 @@ def save(path: Path, found: Finding, subject: str) -> None:
         raise CannotRun(f"cannot write {path}: {error.strerror}; name another place with --out") from None
 
 
-def load(path: Path) -> Finding:
+def load(path: Path) -> Finding | RefFinding:
     """Read a history file. Raises CannotRun, naming the file and the remedy, when it is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

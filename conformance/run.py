@@ -20,9 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from snapspec.conformance import ref_history
 from snapspec.conformance.codec import decode
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, save
+from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.search import SHORTENING, shorten, size
 from snapspec.conformance.subjects.grpc import clean_up_after
 from snapspec.conformance.worker import Plan
@@ -43,7 +45,7 @@ class Share:
     histories: int = 0
     calls: int = 0
     reached: Counter[str] = field(default_factory=Counter)
-    finding: Finding | None = None
+    finding: Finding | RefFinding | None = None
     trouble: str = ""
     """Why the process could do nothing: one sentence with the remedy."""
     fault: str = ""
@@ -64,6 +66,8 @@ class Run:
     shares: list[Share] = field(default_factory=list)
     note: str = ""
     profile: Profile | None = None
+    refs: bool = False
+    """Whether a manager of refs is under test."""
     lines: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
@@ -83,10 +87,10 @@ class Run:
         return sum((s.reached for s in self.shares), Counter())
 
     @property
-    def finding(self) -> Finding | None:
+    def finding(self) -> Finding | RefFinding | None:
         """The shortest finding of all processes."""
         found = [s.finding for s in self.shares if s.finding is not None]
-        return min(found, key=size, default=None)
+        return min(found, key=_size, default=None)
 
     @property
     def trouble(self) -> str:
@@ -102,6 +106,10 @@ class Run:
     def shrinking(self) -> bool:
         """Whether a finding is being made shorter."""
         return any(s.shrinking for s in self.shares)
+
+
+def _size(found: Finding | RefFinding) -> tuple[int, ...]:
+    return ref_history.size(found) if isinstance(found, RefFinding) else size(found)
 
 
 def execute(plans: Sequence[Plan], progress: Callable[[Run], None]) -> Run:
@@ -188,7 +196,7 @@ def _listen(selector: selectors.BaseSelector, run: Run) -> None:
 def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
     match told["kind"]:
         case "started":
-            run.note, run.profile = told["note"], decode(told["profile"])
+            run.note, run.profile, run.refs = told["note"], decode(told["profile"]), told["refs"]
         case "line":
             run.lines.append(told["text"])
         case "finding":
@@ -287,7 +295,7 @@ def _clean(leftover: Leftover) -> Iterator[str]:
 def shorten_stuck(run: Run, plan: Plan, progress: Callable[[Run], None]) -> None:
     """Make a finding whose last call hangs shorter, by replays each in a process and on a store of its own."""
     for share in run.shares:
-        if share.stuck and share.finding is not None:
+        if share.stuck and isinstance(share.finding, Finding):
             share.shrinking = True
             share.finding = _shorten_afresh(share.finding, plan, lambda: progress(run))
             share.shrinking = False
@@ -313,7 +321,8 @@ def _afresh(plan: Plan, steps: tuple[Step, ...]) -> Finding | None:
     with tempfile.NamedTemporaryFile(prefix="snapspec-", suffix=".json") as file:
         history = Finding(steps, (Mismatch("SNAP-LIVE-1", "", ""),))
         save(Path(file.name), history, plan.subject)
-        return execute([replace(plan, task="replay", file=file.name)], lambda _: None).finding
+        found = execute([replace(plan, task="replay", file=file.name)], lambda _: None).finding
+        return found if isinstance(found, Finding) else None
 
 
 def shared(plan: Plan, jobs: int) -> list[Plan]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, replace
 from itertools import chain, takewhile
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.errors import HypothesisException
@@ -52,6 +52,35 @@ class Search:
         if self.best is None:
             self.best = finding
 
+    def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
+        """Every written history that falls to this one of the workers, until one finds something; nothing is left to chance."""
+        for make in SCENARIOS[number::workers]:
+            if self.wanted():
+                calls = (op for op in make() if type(op).__name__.lower() not in self.limits.without)
+                found = scenario(self.session, takewhile(lambda _: self.wanted(), calls))
+                if found is not None:
+                    self.found(found)
+
+    def run_batch(self, examples: int, number: int) -> None:
+        """Draw `examples` histories under the seed `number`, until one finds something. Raises what goes wrong in the kit."""
+
+        def machine() -> SnapshotMachine:
+            return SnapshotMachine(self.session, self.limits, self.wanted, self.found)
+
+        try:
+            drawn: Any = seed(number)(machine)
+            run_state_machine_as_test(drawn, settings=hypothesis_settings(examples, STEPS))
+        except Diverged:
+            return
+        except Exception as error:
+            if self.session.hindrance is not None:
+                raise self.session.hindrance from None
+            # Once no history is wanted, because something was found or time is up, the machine does nothing any more, and
+            # Hypothesis takes that for a fault.
+            ended = isinstance(error, HypothesisException) and not self.wanted()
+            if self.best is None and not ended:
+                raise
+
     def shorten(self) -> None:
         """Make the finding shorter, by replays on the same subject. One that leaves a call behind is not replayed here."""
         until = time.monotonic() + SHORTENING
@@ -77,41 +106,12 @@ def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
     return None
 
 
-def run_scenarios(search: Search, number: int = 0, workers: int = 1) -> None:
-    """Every written history that falls to this one of the workers, until one finds something."""
-    for make in SCENARIOS[number::workers]:
-        if search.wanted():
-            calls = (op for op in make() if type(op).__name__.lower() not in search.limits.without)
-            found = scenario(search.session, takewhile(lambda _: search.wanted(), calls))
-            if found is not None:
-                search.found(found)
-
-
-def run_batch(search: Search, examples: int, number: int) -> None:
-    """Draw `examples` histories under the seed `number`, until one finds something. Raises what goes wrong in the kit itself."""
-
-    def machine() -> SnapshotMachine:
-        return SnapshotMachine(search.session, search.limits, search.wanted, search.found)
-
-    try:
-        run_state_machine_as_test(seed(number)(machine), settings=_settings(examples))  # type: ignore[arg-type]  # any callable does
-    except Diverged:
-        return
-    except Exception as error:
-        if search.session.hindrance is not None:
-            raise search.session.hindrance from None
-        # Once no history is wanted, because something was found or time is up, the machine does nothing any more, and Hypothesis
-        # takes that for a fault.
-        ended = isinstance(error, HypothesisException) and not search.wanted()
-        if search.best is None and not ended:
-            raise
-
-
-def _settings(examples: int) -> settings:
+def hypothesis_settings(examples: int, steps: int) -> settings:
+    """Generate only: histories are made shorter here, by call, as a reader sees them, and sooner."""
     return settings(
         max_examples=examples,
-        stateful_step_count=STEPS,
-        phases=(Phase.generate,),  # histories are made shorter here: by call, as a reader sees them, and sooner
+        stateful_step_count=steps,
+        phases=(Phase.generate,),
         database=None,
         deadline=None,
         derandomize=False,
@@ -154,7 +154,7 @@ def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
     """The end of the history alone, then all with fewer calls, with a layer less, with one call made simpler, with a plain name
     for an odd one."""
     yield from _ends(steps)
-    yield from _fewer(steps)
+    yield from fewer(steps)
     for at, step in enumerate(steps):
         if isinstance(step.op, ops.Commit):
             yield _without_layer(steps, at, step.op)
@@ -185,7 +185,7 @@ def _without_layer(steps: tuple[Step, ...], at: int, commit: ops.Commit) -> tupl
     return steps[:start] + others + later
 
 
-def _fewer(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+def fewer(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
     """The items without half of them, without a quarter, and so on down to a single one. Of calls the last ones matter most."""
     length = len(items) // 2
     while length:
@@ -195,20 +195,26 @@ def _fewer(items: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
 
 
 def simpler(op: Operation) -> Iterator[Operation]:
-    """The same call with one thing less: an argument left out, or one item of an argument that has several."""
+    """The same call with one thing less (see `with_less`)."""
     if isinstance(op, ops.Nowhere):
         yield from (replace(op, call=call) for call in simpler(op.call) if isinstance(call, ops.Nameable))
-        return
-    for field in fields(op):
-        value = getattr(op, field.name)
+    else:
+        yield from with_less(op)
+
+
+def with_less(op: T) -> Iterator[T]:
+    """The same call with one thing less: an argument left out, or one item of an argument that has several."""
+    call: Any = op
+    for field in fields(call):
+        value = getattr(call, field.name)
         if field.default is not MISSING and value != field.default:
             yield _with(op, field.name, field.default)
         if isinstance(value, tuple) and len(value) > 1:
-            yield from (_with(op, field.name, fewer) for fewer in _fewer(value))
+            yield from (_with(op, field.name, less) for less in fewer(value))
 
 
-def _with(op: Operation, field: str, value: object) -> Operation:
-    changed: Callable[..., Operation] = replace
+def _with(op: T, field: str, value: object) -> T:
+    changed: Callable[..., T] = replace
     return changed(op, **{field: value})
 
 

@@ -76,7 +76,8 @@ class Session:
 
     def state(self, space: int = 0) -> State:
         """A state that the history so far allows."""
-        return self.beliefs[space].state
+        state: State = self.beliefs[space].state
+        return state
 
     def do(self, op: Operation, space: int = 0, *, check: bool = False) -> Response:
         """Make the call and judge its answer; after a refusal look at everything. Raises Diverged."""

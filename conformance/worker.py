@@ -25,10 +25,15 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
 from snapspec.conformance.machine import enter
+from snapspec.conformance.ref_history import RefFinding
+from snapspec.conformance.ref_search import RefSearch, ref_smoke
+from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.scenarios import smoke
-from snapspec.conformance.search import BATCH, Search, run_batch, run_scenarios, scenario
+from snapspec.conformance.search import BATCH, Search, scenario
 from snapspec.conformance.session import DEADLINE, Session, replay
 from snapspec.conformance.subjects.address import make, parse
+from snapspec.conformance.subjects.base import Subject
+from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
 
 #: Holds the signal that has told this process to end.
@@ -75,15 +80,19 @@ def tell(kind: str, **what: Any) -> None:
 
 
 @contextmanager
-def opened(plan: Plan) -> Iterator[tuple[Session, Workspace]]:
+def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     """The subject, started, in a session; all is undone at the end, however that comes."""
     surroundings = enter()
     with Workspace.create() as workspace, asyncio.Runner() as runner:
         subject = make(parse(plan.subject), surroundings, workspace, plan.deadline)
-        session = Session(subject, runner, plan.deadline, _told_to_end)
+        session: Session | RefSession
+        if isinstance(subject, RefsSubject):
+            session = RefSession(subject, runner, plan.deadline, _told_to_end)
+        else:
+            session = Session(subject, runner, plan.deadline, _told_to_end)
         try:
             runner.run(subject.start())
-            tell("started", note=subject.note, profile=encode(subject.profile))
+            tell("started", note=subject.note, profile=encode(subject.profile), refs=isinstance(subject, RefsSubject))
             yield session, workspace
         finally:
             answered = not session.stuck
@@ -92,7 +101,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session, Workspace]]:
                 # The driver holds a call that never came back: nothing here waits for it, the process simply ends.
                 if answered:
                     tell("cannot", why=f"{plan.subject} cannot be closed, it does not answer: mend that first")
-                tell("stuck", own=subject.reopens)
+                tell("stuck", own=isinstance(subject, Subject) and subject.reopens)
                 _leave(workspace)
 
 
@@ -117,32 +126,44 @@ def run(plan: Plan) -> None:
         tell("done", **_counts(session))
 
 
-def _counts(session: Session) -> dict[str, Any]:
+def _counts(session: Session | RefSession) -> dict[str, Any]:
     return {"histories": session.histories, "calls": session.calls, "reached": dict(session.reached)}
 
 
-def _tell_finding(finding: Finding | None) -> None:
+def _tell_finding(finding: Finding | RefFinding | None) -> None:
     if finding is not None:
         tell("finding", finding=encode_finding(finding))
 
 
-def _smoke(session: Session) -> None:
-    found = scenario(session, smoke())
-    for step in session.steps:
-        if not step.check:
-            tell("line", text=line(step))
+def _smoke(session: Session | RefSession) -> None:
+    _show(session, ref_smoke(session) if isinstance(session, RefSession) else scenario(session, smoke()))
+
+
+def _replay(session: Session | RefSession, file: Path) -> None:
+    saved = load(file)
+    if isinstance(session, RefSession):
+        if not isinstance(saved, RefFinding):
+            raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")
+        _show(session, play_again(session, saved))
+    elif isinstance(saved, RefFinding):
+        raise CannotRun("the history is of refs over a driver: replay it on refs: followed by the driver's address")
+    else:
+        _show(session, replay(session, saved.steps))
+
+
+def _show(session: Session | RefSession, found: Finding | RefFinding | None) -> None:
+    """Tell what was done, call by call, and what departs from the spec."""
+    if isinstance(session, RefSession):
+        lines = session.told() if found is None else []
+    else:
+        steps = found.calls if isinstance(found, Finding) else session.steps
+        lines = [line(step) for step in steps if not step.check]
+    for text in lines:
+        tell("line", text=text)
     _tell_finding(found)
 
 
-def _replay(session: Session, file: Path) -> None:
-    found = replay(session, load(file).steps)
-    for step in session.steps if found is None else found.calls:
-        if not step.check:
-            tell("line", text=line(step))
-    _tell_finding(found)
-
-
-def _check(plan: Plan, session: Session, workspace: Workspace) -> None:
+def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> None:
     told = 0.0
 
     def report() -> None:
@@ -152,13 +173,18 @@ def _check(plan: Plan, session: Session, workspace: Workspace) -> None:
             tell("progress", **_counts(session), shrinking=search.best is not None)
 
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
-    search = Search(session, Limits(permits(str(workspace.directory)), frozenset(plan.without)), until, report)
-    run_scenarios(search, plan.number, plan.workers)
+    limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
+    search: Search | RefSearch
+    if isinstance(session, RefSession):
+        search = RefSearch(session, limits, until, report)
+    else:
+        search = Search(session, limits, until, report)
+    search.run_scenarios(plan.number, plan.workers, plan.seed)
     drawn = 0
     while search.best is None and search.wanted() and drawn < plan.examples:
         count = min(BATCH, plan.examples - drawn)
         # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
-        run_batch(search, count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
+        search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
         drawn += count
     search.shorten()
     _tell_finding(search.best)

@@ -19,8 +19,10 @@ from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.grpc import ContainerdSubject, PluginSubject
 from snapspec.conformance.subjects.python import PythonSubject, find_factory
 from snapspec.conformance.subjects.reference import ReferenceSubject, choose_ground
+from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
 from snapspec.model.guards import Door, Rebase
+from snapspec.model.refs import Declared
 from snapspec.model.state import Measure, Profile, RootMetadata
 
 #: What containerd's own drivers declare; options on the address say otherwise.
@@ -29,6 +31,12 @@ KNOWN: dict[str, Profile] = {
     "native": Profile(usage=Measure.COPY, cleanup=False),
     "btrfs": Profile(usage=Measure.DELTA, cleanup=False),
 }
+
+#: Drivers of containerd whose commit takes the lists away that were given before (REF-MOUNT-4).
+LOSE_LISTS = ("btrfs",)
+
+#: The drivers that are here.
+REFERENCES = ("overlay", "copy")
 
 #: The options that declare an alternative of the profile.
 DECLARED = ("cleanup", "rebase", "usage", "root")
@@ -42,6 +50,8 @@ class Address:
     kind: str
     place: str
     options: Mapping[str, str] = field(default_factory=dict)
+    refs: bool = False
+    """Whether it is the reference manager over that driver."""
 
 
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -54,27 +64,49 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 FORMS = (
     "ref:overlay, ref:copy, model:, py:package.module:factory, containerd:SOCKET?snapshotter=NAME, plugin:SOCKET?snapshotter=NAME"
+    "; refs: before one of these, or refs:overlay, for a manager of refs over it"
 )
+
+#: Before another address: the manager over that driver.
+REFS = "refs:"
 
 
 def parse(text: str) -> Address:
     """Take an address apart. CannotRun, naming what would be right, for an unknown kind or option."""
+    if not text.startswith(REFS):
+        return _parse(text, text, refs=False)
+    driver = text.removeprefix(REFS)
+    short = driver.partition("?")[0] in REFERENCES
+    return _parse(text, f"ref:{driver}" if short else driver, refs=True)
+
+
+def _parse(whole: str, text: str, *, refs: bool) -> Address:
     head, _, tail = text.partition("?")
     kind, colon, place = head.partition(":")
     if not colon or kind not in OPTIONS:
-        raise CannotRun(f"{text!r} names no subject: write one of {FORMS}")
+        raise CannotRun(f"{whole!r} names no subject: write one of {FORMS}")
     try:
         pairs = parse_qsl(tail, keep_blank_values=True, strict_parsing=bool(tail))
     except ValueError:
         raise CannotRun(f"the options {tail!r} are not of the form OPTION=VALUE&OPTION=VALUE: correct them") from None
     for name, _ in pairs:
-        if name not in OPTIONS[kind]:
-            raise CannotRun(f"{kind}: has no option {name!r}: it takes {', '.join(OPTIONS[kind])}")
-    return Address(text, kind, place, dict(pairs))
+        possible = (*OPTIONS[kind], *(("lists",) if refs else ()))
+        if name not in possible:
+            raise CannotRun(f"{kind}: has no option {name!r}: it takes {', '.join(possible)}")
+    return Address(whole, kind, place, dict(pairs), refs)
 
 
-def make(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE) -> Subject:
+def make(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE) -> Subject | RefsSubject:
     """The subject, not yet started; its calls have `deadline` seconds. CannotRun for a place or a value that cannot be."""
+    driver = _driver(address, surroundings, workspace, deadline)
+    if not address.refs:
+        return driver
+    default = address.options.get("snapshotter", "") not in LOSE_LISTS
+    keeps = _choice(address, "lists", {"kept": True, "lost": False}, default)
+    return RefsSubject(address.text, driver, workspace.scratch("refs"), Declared(commit_keeps_lists=keeps))
+
+
+def _driver(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float) -> Subject:
     contents = Contents(workspace.scratch("mnt"), mounts=surroundings.how != "none", root=surroundings.how == "root")
     match address.kind:
         case "ref":
@@ -90,7 +122,7 @@ def make(address: Address, surroundings: Surroundings, workspace: Workspace, dea
 
 
 def _reference(address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents) -> Subject:
-    if address.place not in ("overlay", "copy"):
+    if address.place not in REFERENCES:
         raise CannotRun(f"there is no reference {address.place!r}: write ref:overlay or ref:copy")
     plain = _choice(address, "plain", {"yes": True, "no": False}, False)
     file_system = _choice(address, "fs", {"ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs"}, "ext4")

@@ -20,7 +20,7 @@ from snapspec.conformance.contents import Contents
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, line, load, save
-from snapspec.conformance.search import Search, run_batch, run_scenarios
+from snapspec.conformance.search import Search
 from snapspec.conformance.session import Session, replay
 from snapspec.conformance.subjects.python import PythonSubject
 from snapspec.impl.overlay import OverlaySnapshotter
@@ -82,9 +82,9 @@ def found(search: Search) -> Finding | None:
     """What up to eight batches and the scenarios find, made as short as it gets."""
     for number in range(8):
         if number == 1:  # they take longer than a batch
-            run_scenarios(search)
+            search.run_scenarios()
         if search.best is None:
-            run_batch(search, 25, number)
+            search.run_batch(25, number)
     search.shorten()
     return search.best
 

@@ -15,7 +15,7 @@ from snapspec.conformance.draw import Limits
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import Permits
 from snapspec.conformance.history import Finding, Step
-from snapspec.conformance.search import Search, run_batch, scenario
+from snapspec.conformance.search import Search, scenario
 from snapspec.conformance.session import SPARE, Diverged, Session, replay
 from snapspec.conformance.subjects.abstract import ModelSubject
 from snapspec.model import ops
@@ -293,7 +293,7 @@ def test_a_search_ends_with_what_hinders_it() -> None:
     with opened(Watched(refuse)) as session:
         search = Search(session, Limits(PERMITS), time.monotonic() + 60, lambda: None)
         with pytest.raises(CannotRun, match="run as root"):
-            run_batch(search, 25, 0)
+            search.run_batch(25, 0)
         assert search.best is None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from snapspec.impl.copy import CopySnapshotter
 from snapspec.impl.loopback import Pool, open_pool
 from snapspec.model.state import Measure, Profile
+from snapspec.model.values import Usage
 
 
 class Factory:
@@ -64,7 +65,16 @@ class NeverClosing(CopySnapshotter):
         await self._never.wait()
 
 
+class NeverMeasuring(CopySnapshotter):
+    """Does not answer a call of usage."""
+
+    async def usage(self, key: str) -> Usage:
+        await asyncio.Event().wait()
+        return await super().usage(key)
+
+
 talkative = Factory(Talkative)
 leaving = Factory(Leaving)
 not_closing = Factory(NotClosing)
 never_closing = Factory(NeverClosing)
+never_measuring = Factory(NeverMeasuring)

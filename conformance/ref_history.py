@@ -1,0 +1,85 @@
+"""Histories of refs: bursts of calls that may overlap, with the choices that order them, in words and in a form that replays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from snapspec.conformance.codec import decode, encode
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.schedule import Budget
+from snapspec.model.ref_ops import RefOperation
+from snapspec.model.replies import Mismatch
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Calls that begin together. A single one runs alone; of several `choices` says what goes on at each quiet moment.
+
+    Where `choices` ends, or does not fit, the simplest thing happens; `budget` says what disturbs the calls.
+    """
+
+    ops: tuple[RefOperation, ...]
+    choices: tuple[int, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True)
+class RefFinding:
+    """A departure from the spec of refs: the bursts that show it, in the last of which it shows; `told` is the run in words."""
+
+    bursts: tuple[Burst, ...]
+    told: tuple[str, ...]
+    mismatches: tuple[Mismatch, ...]
+    free: bool = False
+    """Whether nothing was held at gates: then no two runs of it are alike."""
+
+    @property
+    def clause(self) -> str:
+        """The clause that is broken."""
+        return self.mismatches[0].clause
+
+
+def length(bursts: tuple[Burst, ...]) -> int:
+    """The steps of a history: its calls, and the choices that are not the simplest."""
+    return sum(len(burst.ops) + sum(choice > 0 for choice in burst.choices) for burst in bursts)
+
+
+def size(finding: RefFinding) -> tuple[int, int, int]:
+    """What makes one history shorter than another: fewer steps, smaller choices, less to read in the calls."""
+    choices = sum(sum(burst.choices) for burst in finding.bursts)
+    return length(finding.bursts), choices, sum(len(repr(op)) for burst in finding.bursts for op in burst.ops)
+
+
+def encode_ref_finding(found: RefFinding) -> dict[str, Any]:
+    """The JSON form of a finding."""
+    return {
+        "clause": found.clause,
+        "mismatches": [encode(m) for m in found.mismatches],
+        "told": list(found.told),
+        "free": found.free,
+        "bursts": [
+            {"ops": [encode(op) for op in burst.ops], "choices": list(burst.choices), "budget": encode(burst.budget)}
+            for burst in found.bursts
+        ],
+    }
+
+
+def decode_ref_finding(document: object) -> RefFinding:
+    """The finding that `encode_ref_finding` gave `document` for. Raises CannotRun for anything else."""
+    match document:
+        case {"mismatches": list(mismatches), "told": list(told), "free": bool(free), "bursts": list(bursts)} if bursts:
+            decoded = tuple(decode(m) for m in mismatches)
+            if decoded and all(isinstance(m, Mismatch) for m in decoded) and all(isinstance(line, str) for line in told):
+                return RefFinding(tuple(_burst(entry) for entry in bursts), tuple(told), decoded, free)
+    raise CannotRun("this is no finding: give a file that snapspec check has saved")
+
+
+def _burst(entry: object) -> Burst:
+    match entry:
+        case {"ops": list(ops), "choices": list(choices), "budget": budget} if ops:
+            burst = Burst(tuple(decode(op) for op in ops), tuple(choices), decode(budget))
+            indices = all(type(choice) is int and choice >= 0 for choice in choices)
+            if indices and all(isinstance(op, RefOperation) for op in burst.ops) and isinstance(burst.budget, Budget):
+                return burst
+    raise CannotRun(f"{entry!r:.80} is no burst of a history: give a file that snapspec check has saved")

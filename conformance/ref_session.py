@@ -1,0 +1,373 @@
+"""A session of refs: histories of bursts on the manager over one subject, each answer held against the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.free import FreeRun
+from snapspec.conformance.gates import Gates
+from snapspec.conformance.loop import gated_loop
+from snapspec.conformance.ref_history import Burst, RefFinding
+from snapspec.conformance.ref_reached import by_answer, by_choice, by_records
+from snapspec.conformance.ref_watch import RefDiverged, RefWatch
+from snapspec.conformance.ref_words import told
+from snapspec.conformance.refs_subject import RefResponse
+from snapspec.conformance.schedule import Budget, Choice, Choose, Run, Unsound, replay
+from snapspec.conformance.session import DEADLINE, ENDING
+from snapspec.conformance.subjects.refs import NEIGHBOUR, RefsSubject, RefWorld
+from snapspec.conformance.subjects.remote import TransportLost
+from snapspec.impl import ref_errors
+from snapspec.impl.errors import SnapshotError
+from snapspec.impl.manager import Manager, open_manager
+from snapspec.impl.mounts import MountError
+from snapspec.model import ref_ops
+from snapspec.model.ref_ops import RefOperation
+from snapspec.model.ref_replies import GotPruned, RefFailed, RefReturned
+from snapspec.model.refs import RefError, RefState
+from snapspec.model.replies import Mismatch
+from snapspec.model.state import State
+
+T = TypeVar("T")
+
+
+class RefDivergence(Exception):
+    """The manager, or the driver under it, departs from the spec; bears the finding."""
+
+    def __init__(self, found: RefFinding) -> None:
+        super().__init__(found.clause)
+        self.finding = found
+
+
+class RefSession:
+    """Runs histories on a subject that was started. `runner` holds the event loop that the driver lives in.
+
+    `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those.
+    Once `signals` holds something, no call begins. `open_with` opens the manager under test.
+    """
+
+    def __init__(
+        self,
+        subject: RefsSubject,
+        runner: asyncio.Runner,
+        deadline: float = DEADLINE,
+        signals: Sequence[int] = (),
+        open_with: Callable[..., Awaitable[Manager]] = open_manager,
+    ) -> None:
+        self.subject = subject
+        self.runner = runner
+        self.deadline = deadline
+        self.signals = signals
+        self.reached: Counter[str] = Counter()
+        self.calls = 0
+        self.histories = 0
+        self.bursts: list[Burst] = []
+        self.stuck = False
+        """A call of the driver did not answer: what it holds is unknown, and the subject is not to be used again."""
+        self.over = False
+        """No more calls are to be made: one is stuck, or this process was told to end."""
+        self.hindrance: CannotRun | None = None
+        """Why the kit can make no more calls, where that is the kit's own affair."""
+        self.free: FreeRun[RefOperation, RefResponse] | None = None
+        """The run, when nothing is held at gates in it."""
+        self._trouble = ""
+        self._open_with = open_with
+
+    # --- a history
+
+    def begin(self) -> None:
+        """A new history, over a driver and a store that hold nothing."""
+        gates = Gates(gated_loop(), None if self.subject.in_memory else self.outside)
+        self._begin(gates)
+        self.run = Run(gates, self.world.adapter.perform, self.watch, self._choose)
+        self._plant()
+        with self._judged(self.run.loop.running()):
+            self.run.aside(self.world.adapter.start())
+
+    def _begin(self, gates: Gates | None) -> None:
+        ground = self.runner.run(self.subject.begin())
+        self.world = RefWorld(ground, gates, self.outside, self.subject.declared, self._open_with)
+        state = RefState(driver=State(profile=self.subject.profile), declared=self.subject.declared)
+        self.watch = RefWatch(state, self.world)
+        self.free = None
+        self._pruned: set[str] = set()
+        self.bursts = []
+        self._named = 0
+        self.histories += 1
+
+    def _plant(self) -> None:
+        with self._judged(nullcontext()):
+            self.outside(self.world.ground.driver.prepare(NEIGHBOUR))
+
+    @property
+    def state(self) -> RefState:
+        """A state that the history so far allows."""
+        state: RefState = self.watch.belief.state
+        return state
+
+    def named(self) -> int:
+        """A number that no other call of this history was given: it names what the call makes."""
+        self._named += 1
+        return self._named
+
+    def play(self, ops: Sequence[RefOperation], budget: Budget, choose: Choose) -> None:
+        """One burst; after the death of the process the restart is part of it. Raises RefDivergence."""
+        chosen_before, seen = len(self.run.chosen), len(self.run.events)
+        self._chooser = choose
+        self.calls += len(ops)
+        with self._judged(self.run.loop.running()):
+            try:
+                if len(ops) == 1 and budget == Budget():
+                    self.run.sequence(ops)
+                else:
+                    self.run.burst(ops, budget)
+            finally:
+                self.bursts.append(Burst(tuple(ops), tuple(self.run.chosen[chosen_before:]), budget))
+        if self.run.crashed:
+            self.run.crashed = False
+            self.outside(self.world.crashed())
+            self._alone(ref_ops.Restart())
+            self.reached["REF-OPEN-2"] += 1
+        elif isinstance(ops[0], ref_ops.Restart):
+            self._look_at_driver()
+        self._handles_differ()
+        self._reach(seen, together=len(ops) > 1)
+
+    def _look_at_driver(self) -> None:
+        """After a start records and snapshots are the same (REF-OPEN-5)."""
+        if self.world.adapter.closed or self.world.adapter.manager is None:
+            return
+        with self._judged(nullcontext()):
+            names = self.outside(self.world.names()) - {NEIGHBOUR}
+            states = [world.state for world in self.watch.belief.worlds]
+            if not any(names == set(state.driver.snapshots) for state in states):
+                expected = sorted(states[0].driver.snapshots)
+                raise Unsound(
+                    "REF-OPEN-5", f"after the start the driver holds {sorted(names)}, and the records are of {expected}"
+                )
+        self.reached["REF-OPEN-5"] += 1
+
+    def _handles_differ(self) -> None:
+        """Each call has given a handle of its own (REF-HANDLE-1)."""
+        given = [id(ref) for ref in self.world.adapter.handles.values() if ref is not None]
+        with self._judged(nullcontext()):
+            if len(set(given)) < len(given):
+                raise Unsound("REF-HANDLE-1", "two calls have given the same handle")
+        self.reached["REF-HANDLE-1"] += 1
+
+    def _reach(self, seen: int, *, together: bool) -> None:
+        """Count the clauses that were put to the test, those also that no single answer shows. `seen` events are old."""
+        self.reached.update(self.watch.clauses())
+        self.reached.update(by_records(self.world.records().values()))
+        for event in self.run.events[seen:]:
+            if isinstance(event, Choice):
+                self.reached.update(by_choice(event))
+                continue
+            op = self.run.operations[event.call]
+            self.reached.update(by_answer(op, event.answer, together=together))
+            match event.answer:
+                case RefReturned(GotPruned(removed)):
+                    self._pruned.update(name for names, _ in removed for name in names)
+                case RefFailed(RefError.NOT_FOUND) if getattr(op, "record", "") in self._pruned:
+                    self.reached["REF-PRUNE-2"] += 1
+
+    def end(self) -> None:
+        """Release, prune and close, as part of the history; then nothing is left (REF-LEAK-1). Raises RefDivergence."""
+        for op in self._last():
+            if isinstance(op, ref_ops.Close):
+                self._second()
+            self._alone(op)
+            if isinstance(op, ref_ops.Read):
+                self.reached["REF-MOUNT-6"] += 1
+        ids = [ref.id for ref in self.world.adapter.handles.values() if ref is not None]  # to read them is to test them
+        self.reached["REF-HANDLE-5"] += len(ids)
+        with self._judged(nullcontext()):
+            self._nothing_left()
+            with self.run.loop.running():
+                self.run.end()
+
+    def _last(self) -> list[RefOperation]:
+        """What ends a history: all is released and pruned."""
+        adapter = self.world.adapter
+        again = [ref_ops.Restart()] if adapter.closed or adapter.manager is None else []
+        reads = map(ref_ops.Read, adapter.lists)  # what was given still shows what it showed (REF-MOUNT-6)
+        return [*reads, *again, *map(ref_ops.Release, adapter.handles), ref_ops.Prune(), ref_ops.DiskUsage(), ref_ops.Close()]
+
+    def play_freely(self, bursts: Sequence[Burst]) -> None:
+        """The bursts as a whole history in which nothing waits at a gate: calls overlap as the driver lets them.
+
+        Raises RefDivergence.
+        """
+        self._begin(None)
+        self.free = FreeRun(self.world.adapter.perform, self.watch)
+        self._plant()
+        with self._judged(nullcontext()):
+            self.outside(self.world.adapter.start())
+            for burst in bursts:
+                self.bursts.append(burst)
+                self._together(burst.ops)
+            for op in self._last():
+                self._together((op,))
+            self._nothing_left()
+
+    def _together(self, ops: Sequence[RefOperation]) -> None:
+        assert self.free is not None
+        self.calls += len(ops)
+        self.outside(self.free.burst(ops))
+        self.reached.update(self.watch.clauses())
+
+    def _second(self) -> None:
+        with self._judged(self.run.loop.running()):
+            error = self.run.aside(self.world.second())
+            if error != "Locked":
+                raise Unsound("REF-CLOSE-2", f"a second manager on the same store: {error or 'it is opened'}")
+        self.reached["REF-CLOSE-2"] += 1
+
+    def _nothing_left(self) -> None:
+        """Neither records nor snapshots are left (REF-LEAK-1), but for what was never the manager's (REF-PRUNE-4)."""
+        entries, names = self.outside(self.world.ground.entries()), self.outside(self.world.names())
+        if NEIGHBOUR not in names:
+            raise Unsound("REF-PRUNE-4", "a snapshot that was in the driver before is gone")
+        if entries or names != {NEIGHBOUR}:
+            left = f"entries {sorted(entries)}, snapshots {sorted(names - {NEIGHBOUR})}"
+            raise Unsound("REF-LEAK-1", f"all is released and pruned, and there are still {left}")
+        self.outside(self.world.ground.driver.remove(NEIGHBOUR))
+        self.reached.update(("REF-LEAK-1", "REF-PRUNE-4"))
+
+    def _alone(self, op: RefOperation) -> None:
+        self.calls += 1
+        with self._judged(self.run.loop.running()):
+            self.run.sequence([op])
+        self.reached.update(self.watch.clauses())
+        if isinstance(op, ref_ops.Restart):
+            self._look_at_driver()
+
+    def clear(self) -> None:
+        """After a divergence: make room for the next history."""
+        if self.free is None:
+            with self.run.loop.running():
+                self.run.abandon()
+        if not self.over:
+            self.runner.run(self._ended(self.world.ground.let_go()))
+            self.runner.run(self._ended(self.subject.clear()))
+
+    def stop(self) -> None:
+        """End the subject, for good. One that is stuck is left as it is, and one that does not end is stuck."""
+        if not self.stuck:
+            self.runner.run(self._ended(self.subject.stop()))
+
+    async def _ended(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(ending)
+        done, _ = await asyncio.wait({task}, timeout=ENDING * self.deadline)
+        if done:
+            task.result()
+        else:
+            self.stuck = self.over = True
+
+    # --- judgement
+
+    @contextmanager
+    def _judged(self, running: AbstractContextManager[object]) -> Iterator[None]:
+        """The context of some calls, within `running`. What goes wrong in it is raised as RefDivergence."""
+        try:
+            with running:
+                yield
+        except RefDiverged as diverged:
+            self._end_if_hindered()
+            raise RefDivergence(self._found(diverged.mismatches)) from None
+        except Unsound as unsound:
+            self._end_if_hindered()
+            clause, came = unsound.clause, str(unsound)
+            raise RefDivergence(self._found((Mismatch(clause, "what the clause says", came),))) from None
+        except SnapshotError:
+            if not (self._trouble or self.hindrance or self.signals):
+                raise
+        self._end_if_hindered()
+        if self._trouble:
+            raise RefDivergence(self._found((Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble),)))
+
+    def _end_if_hindered(self) -> None:
+        if self.signals:
+            raise SystemExit(1)
+        if self.hindrance is not None:
+            raise self.hindrance
+
+    def _found(self, mismatches: tuple[Mismatch, ...]) -> RefFinding:
+        if self._trouble:
+            mismatches = (Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble), *mismatches)
+        return RefFinding(tuple(self.bursts), tuple(self.told()), mismatches, free=self.free is not None)
+
+    def told(self) -> list[str]:
+        """The history in words."""
+        run = self.free or self.run
+        return list(told(run.events, run.operations))
+
+    def _choose(self, choices: Any) -> int:
+        return self._chooser(choices)
+
+    # --- the driver
+
+    def outside(self, work: Awaitable[T]) -> T:
+        """What `work` gives, run to its end on the driver's own loop. No other may run meanwhile (`gates.beside`).
+
+        A driver that does not answer within the deadline, and one that is gone, ends all histories.
+        """
+        return self.runner.run(self._in_time(work))
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        if self.over or self.signals:
+            self.over = True
+            if isinstance(work, Coroutine):
+                work.close()
+            raise SnapshotError("no more calls are made")
+        task = asyncio.ensure_future(work)
+        done, _ = await asyncio.wait({task}, timeout=self.deadline)
+        if not done:
+            self.stuck = self.over = True
+            self._trouble = f"nothing came within {self.deadline:g} s"
+            raise SnapshotError(self._trouble)
+        try:
+            return task.result()
+        except (SnapshotError, ref_errors.RefError, MountError, RefDiverged, Unsound):
+            raise
+        except TransportLost as error:
+            self.over, self._trouble = True, str(error)
+            raise SnapshotError(str(error)) from error
+        except CannotRun as error:
+            self.over, self.hindrance = True, error
+            raise SnapshotError(str(error)) from error
+        except Exception as error:  # a driver in this process may raise anything; that is its answer
+            raise SnapshotError(f"{type(error).__name__}: {error}") from error
+
+
+#: How often a history is played again in which nothing is held at gates: no two runs are alike.
+AGAIN = 20
+
+
+def play_again(session: RefSession, finding: RefFinding) -> RefFinding | None:
+    """Play the bursts of a finding again, as one history; gives what the spec does not allow, or None when all is allowed."""
+    if not finding.free:
+        return _play_again(session, finding.bursts)
+    for _ in range(AGAIN):
+        try:
+            session.play_freely(finding.bursts)
+        except RefDivergence as diverged:
+            session.clear()
+            return diverged.finding
+    return None
+
+
+def _play_again(session: RefSession, bursts: tuple[Burst, ...]) -> RefFinding | None:
+    session.begin()
+    try:
+        for burst in bursts:
+            session.play(burst.ops, burst.budget, replay(burst.choices))
+        session.end()
+    except RefDivergence as diverged:
+        session.clear()
+        return diverged.finding
+    return None

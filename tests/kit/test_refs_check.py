@@ -1,0 +1,121 @@
+"""`refs:` before a driver's address: the reference manager over it, from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import containerd as daemons
+import pytest
+from test_cli import refused, snapspec
+
+from snapspec.conformance.history import Finding, Step, save
+from snapspec.conformance.ref_history import Burst, RefFinding
+from snapspec.conformance.report.text import owed
+from snapspec.conformance.subjects.address import parse
+from snapspec.model import ops, ref_ops
+from snapspec.model.replies import Mismatch, Returned
+
+pytestmark = pytest.mark.root
+
+containerd = daemons.containerd
+
+#: What comes up by chance only, and may be missed in a run as short as these.
+RARE: set[str] = set()
+
+
+def broken(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, where it finds the broken drivers of these tests."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-m", "snapspec.conformance", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("subject", ["refs:overlay", "refs:copy", "refs:model:", "refs:ref:overlay?plain=yes"])
+def test_a_first_build(subject: str) -> None:
+    run = snapspec("smoke", subject)
+    assert (run.returncode, run.stderr) == (0, "")
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("  on the reference manager over ")
+    assert any(line.startswith("    4  size('he') -> ") for line in lines)
+    assert lines[-1].startswith(f"CONFORMS: {subject}: 1 histories, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("check", "refs:"), "refs: before one of these"),
+        (("check", "refs:nothing"), "refs: before one of these"),
+        (("check", "refs:refs:overlay"), "refs: before one of these"),
+        (("check", "refs:overlay?lists=maybe"), "write lists= with one of kept, lost"),
+        (("check", "ref:overlay?lists=kept"), "has no option 'lists'"),
+        (("check", "refs:overlay?fs=zfs"), "one of ext4, xfs, btrfs"),
+        (("check", "refs:model:", "--without", "new"), "what can is get, "),
+        (("check", "refs:model:", "--without", "walk"), "cannot be left out"),
+        (("check", "refs:containerd:/absent/c.sock?snapshotter=native"), "no socket"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_remedy(arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(*arguments)
+
+
+def test_an_address_is_of_the_manager_or_of_the_driver() -> None:
+    assert [parse(text).refs for text in ("ref:overlay", "refs:overlay", "refs:model:", "model:")] == [False, True, True, False]
+    assert parse("refs:copy?size=1g").kind == "ref"
+    assert parse("refs:copy?size=1g").text == "refs:copy?size=1g"
+
+
+def test_a_history_is_replayed_on_its_own_kind_only(tmp_path: Path) -> None:
+    mismatch = (Mismatch("REF-NEW-1", "", ""),)
+    save(tmp_path / "refs.json", RefFinding((Burst((ref_ops.New("m", "h"),)),), (), mismatch), "refs:model:")
+    save(tmp_path / "driver.json", Finding((Step(ops.Prepare("a"), Returned()),), mismatch), "model:")
+    assert "replay it on refs:" in refused("replay", str(tmp_path / "refs.json"), "model:")
+    assert "replay it on the driver's address alone" in refused("replay", str(tmp_path / "driver.json"), "refs:model:")
+    run = snapspec("replay", str(tmp_path / "refs.json"), "refs:model:")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines()[1] == "    1  new('m', 'h') -> a handle on 'm'"
+    assert run.stdout.splitlines()[-1].endswith("is allowed now.")
+
+
+def test_a_driver_that_hangs_is_found_under_the_manager(tmp_path: Path) -> None:
+    run = broken("check", "refs:py:unruly:never_measuring", "--seed", "1", "--deadline", "2s", "--out", str(tmp_path / "f.json"))
+    assert (run.returncode, run.stderr) == (1, "")
+    assert "DIVERGES from SNAP-LIVE-1" in run.stdout
+    assert json.loads((tmp_path / "f.json").read_text())["bursts"]
+
+
+def missed(run: subprocess.CompletedProcess[str]) -> set[str]:
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    found = re.search(r"not put to the test: (.*)", run.stdout)
+    return set(found[1].split(", ")) if found else set()
+
+
+@pytest.mark.parametrize(
+    "subject", ["refs:overlay", *(pytest.param(s, marks=pytest.mark.deep) for s in ("refs:model:", "refs:copy"))]
+)
+def test_the_reference_conforms_and_is_held_to_all(subject: str) -> None:
+    assert missed(snapspec("check", subject, "--examples", "60", "--seed", "1")) <= RARE
+
+
+def test_all_that_is_owed_is_said() -> None:
+    assert all(clause.startswith("REF-") for clause in owed(None, refs=True))
+    assert not any(clause.startswith("REF-") for clause in owed(None))
+
+
+@pytest.mark.parametrize("snapshotter", ["overlayfs", *(pytest.param(s, marks=pytest.mark.deep) for s in ("native", "btrfs"))])
+def test_the_drivers_of_containerd_under_the_load_of_a_builder(containerd: daemons.Daemon, snapshotter: str) -> None:
+    if snapshotter not in containerd.snapshotters:
+        pytest.skip(f"this containerd has no {snapshotter}: {daemons.btrfs_refused()}")
+    subject = f"refs:containerd:{containerd.socket}?snapshotter={snapshotter}"
+    run = snapspec("check", subject, "--examples", "12", "--seed", "1", "--without", "links")
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    assert "CONFORMS IN PART" in run.stdout
