@@ -23,7 +23,7 @@ def test_the_reference_is_held_to_all() -> None:
     assert missed(snapspec("check", "ref:overlay", "--examples", "80", "--seed", "1")) <= RARE
 
 
-@pytest.mark.parametrize("options", ["", "&rebase=ignored", "&cleanup=no"])
+@pytest.mark.parametrize("options", ["", *(pytest.param(o, marks=pytest.mark.deep) for o in ("&rebase=ignored", "&cleanup=no"))])
 def test_so_is_the_model_at_the_other_door(options: str) -> None:
     assert missed(snapspec("check", f"model:?door=metadata{options}", "--examples", "80", "--seed", "1")) <= RARE
 

@@ -116,7 +116,7 @@ def told(run: subprocess.Popen[str]) -> tuple[int, str, str]:
     return run.returncode, output, problems
 
 
-def check(workdir: Path, subject: str, examples: int = 40) -> subprocess.Popen[str]:
+def check(workdir: Path, subject: str, examples: int = 25) -> subprocess.Popen[str]:
     return begin(workdir, "check", subject, "--examples", examples, "--seed", 1, "--out", workdir / "finding")
 
 

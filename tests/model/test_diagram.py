@@ -185,9 +185,9 @@ def test_a_clause_beside_an_error_names_the_error() -> None:
             assert all(answer in texts[clause] for clause in named) or not answer[0].isupper(), (answer, named)
 
 
-@pytest.mark.parametrize(("records", "handles"), [(2, 3), (4, 1)])
+@pytest.mark.parametrize(("records", "handles"), [(2, 3), pytest.param(4, 1, marks=pytest.mark.deep)])
 def test_a_wider_look_finds_no_other_answer(records: int, handles: int) -> None:
-    """With one more handle, or one more record, the calls answer what the tables say."""
+    """With more handles, or one more record, the calls answer what the tables say."""
     said = {(call, answer) for call, row in ref_rows().items() for cell in row for answer, _ in answers_in(cell)}
     for step in ref_steps(records, handles):
         if isinstance(step.outcome.reply, RefRefused):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields, replace
 from itertools import product
+from multiprocessing import get_context
+from typing import Any
 
 import pytest
 from spec import CLAUSE
 
 from snapspec.model import ref_ops, ref_outcomes, refs
-from snapspec.model.explore import NOBODY, RefUniverse, ref_explore, ref_operations, ref_transitions, renamed
+from snapspec.model.explore import NOBODY, TOLD, RefUniverse, ref_explore, ref_operations, ref_transitions, renamed
 from snapspec.model.frozen import Map
 from snapspec.model.ref_ops import RefOperation, RefStep
 from snapspec.model.ref_outcomes import Pruned, RefError, RefOutcome, RefRefused
@@ -28,6 +31,13 @@ FINALIZES, DROPS = Declared(commit_keeps_lists=False), Declared(release_drops_pa
 FINAL, MUTABLE, PAIR = (Record(False),), (Record(True),), (Record(True, equal="e"), Record(False, equal="m"))
 
 pytestmark = pytest.mark.xdist_group("refs")
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Callable[..., Any]]:
+    """Calls a function in a process of its own: where coverage is measured, this one is five times as slow."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield lambda function, *given: pool.submit(function, *given).result()
 
 
 def every_state(records: int, handles: int) -> set[RefState]:
@@ -67,35 +77,35 @@ def few(states: set[RefState], records: int) -> set[RefState]:
     return {state for state in states if len(state.records) <= records}
 
 
-@pytest.mark.parametrize(("handles", "there"), [(1, 34), (2, 48), (3, 65)])
-def test_two_records_are_in_every_state_that_there_is(handles: int, there: int) -> None:
+@pytest.mark.parametrize(("handles", "there"), [(1, 34), (2, 48)])
+def test_two_records_are_in_every_state_that_there_is(apart: Callable[..., Any], handles: int, there: int) -> None:
     """With room for a third: E over a final E is made of an M that is there meanwhile."""
     every = every_state(2, handles)
     assert all(map(well_formed, every))
-    assert few(reached(3, handles), 2) == every
+    assert few(apart(reached, 3, handles), 2) == every
     assert len(every) == there
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize(("handles", "there"), [(2, 288), (3, 501)])
-def test_three_records_are_in_every_state_that_there_is(handles: int, there: int) -> None:
+def test_three_records_are_in_every_state_that_there_is(apart: Callable[..., Any], handles: int, there: int) -> None:
     every = every_state(3, handles)
-    assert few(reached(4, handles), 3) == every
+    assert few(apart(reached, 4, handles), 3) == every
     assert len(every) == there
 
 
 @pytest.mark.parametrize(("declared", "states"), [(Declared(), 205), (FINALIZES, 205), (DROPS, 205)])
-def test_two_records_with_three_handles_each(declared: Declared, states: int) -> None:
+def test_two_records_with_three_handles_each(apart: Callable[..., Any], declared: Declared, states: int) -> None:
     """With content and sizes. What is declared changes what calls answer, not which states there are."""
-    found = ref_explore(RefUniverse(2, 3, declared, content=True, sizes=True))
+    found = apart(ref_explore, RefUniverse(2, 3, declared, content=True, sizes=True))
     assert found.states == states
     print(f"2 records, 3 handles on each: {found.states} states, {found.steps} steps")
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize(("handles", "states"), [(2, 4063), (3, 6685)])
-def test_three_records(handles: int, states: int) -> None:
-    found = ref_explore(RefUniverse(3, handles, content=True, sizes=True))
+def test_three_records(apart: Callable[..., Any], handles: int, states: int) -> None:
+    found = apart(ref_explore, RefUniverse(3, handles, content=True, sizes=True))
     print(f"3 records, {handles} handles on each: {found.states} states, {found.steps} steps")
     assert found.states == states
 
@@ -122,6 +132,14 @@ def test_every_outcome_is_reached() -> None:
     errors = set[str]().union(*(one.errors for one in found))
     assert errors == {error.value for error in RefError} - {"StoreError", "DriverError"}
     assert found[0].kinds == {Kind.ACTIVE, Kind.COMMITTED}
+
+
+def test_what_was_told_is_known_from_then_on() -> None:
+    """REF-SIZE-1, REF-SIZE-4: of an immutable record alone; it stays as long as the record."""
+    known = {state: {r.size for r in state.records.values()} for state, _, _ in ref_transitions(RefUniverse(2, 1, sizes=True))}
+    assert {size for sizes in known.values() for size in sizes} == {None, TOLD}
+    assert all(not record.mutable for state in known for record in state.records.values() if record.size == TOLD)
+    assert {state for state, sizes in known.items() if TOLD not in sizes} == reached(2, 1)
 
 
 def test_states_that_differ_by_names_alone_are_one() -> None:
@@ -194,15 +212,15 @@ def two_at_once(records: int, handles: int, declared: Declared) -> int:
     return count
 
 
-def test_two_calls_at_once() -> None:
+def test_two_calls_at_once(apart: Callable[..., Any]) -> None:
     """REF-NEW-4, REF-POINT-2: also between the steps of one call everything holds that holds of a state."""
-    assert sum(two_at_once(2, 1, declared) for declared in (Declared(), FINALIZES, DROPS)) > 8_000
+    assert sum(apart(two_at_once, 2, 1, declared) for declared in (Declared(), FINALIZES, DROPS)) > 8_000
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("declared", [Declared(), FINALIZES, DROPS])
-def test_two_calls_at_once_on_three_records(declared: Declared) -> None:
-    assert two_at_once(3, 1, declared) > 40_000
+def test_two_calls_at_once_on_three_records(apart: Callable[..., Any], declared: Declared) -> None:
+    assert apart(two_at_once, 3, 1, declared) > 40_000
 
 
 def test_no_later_handle_is_the_call_s_own() -> None:
