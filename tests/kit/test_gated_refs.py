@@ -50,7 +50,7 @@ BUDGETS = {
 EVERYTHING = Budget(faults=1, cancels=1, holds=1, crash=True)
 
 #: Of those with more schedules than this the disturbed ones are run by `make deep`.
-SMALL = 30
+SMALL = 20
 
 
 def once(scenario: Scenario, budget: Budget, open_with: Callable[..., Any] = open_manager) -> Callable[[Choose], Run[Any, Any]]:

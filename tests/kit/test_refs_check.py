@@ -40,7 +40,7 @@ def broken(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("subject", ["refs:overlay", "refs:copy", "refs:model:", "refs:ref:overlay?plain=yes"])
+@pytest.mark.parametrize("subject", ["refs:overlay", "refs:copy", "refs:model:"])
 def test_a_first_build(subject: str) -> None:
     run = snapspec("smoke", subject)
     assert (run.returncode, run.stderr) == (0, "")

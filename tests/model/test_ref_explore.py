@@ -94,7 +94,13 @@ def test_three_records_are_in_every_state_that_there_is(apart: Callable[..., Any
     assert len(every) == there
 
 
-@pytest.mark.parametrize(("declared", "states"), [(Declared(), 205), (FINALIZES, 205), (DROPS, 205)])
+@pytest.mark.parametrize(
+    ("declared", "states"),
+    [
+        (Declared(), 205),
+        *(pytest.param(declared, 205, marks=pytest.mark.deep) for declared in (FINALIZES, DROPS)),
+    ],
+)
 def test_two_records_with_three_handles_each(apart: Callable[..., Any], declared: Declared, states: int) -> None:
     """With content and sizes. What is declared changes what calls answer, not which states there are."""
     found = apart(ref_explore, RefUniverse(2, 3, declared, content=True, sizes=True))
@@ -212,6 +218,7 @@ def two_at_once(records: int, handles: int, declared: Declared) -> int:
     return count
 
 
+@pytest.mark.deep
 def test_two_calls_at_once(apart: Callable[..., Any]) -> None:
     """REF-NEW-4, REF-POINT-2: also between the steps of one call everything holds that holds of a state."""
     assert sum(apart(two_at_once, 2, 1, declared) for declared in (Declared(), FINALIZES, DROPS)) > 8_000
