@@ -162,6 +162,12 @@ def test_every_guard_is_confirmed(told: dict[str, str]) -> None:
     assert set(guards.values()) == {"confirmed"}
 
 
+def test_its_group_is_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """A pytest that no longer takes the group from xdist would run the whole report in each worker."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@crosshair")
+
+
 def test_the_list_names_every_function_with_a_contract_and_no_other() -> None:
     names = {name for name, _ in FUNCTIONS.values()}
     assert names == {*EXPECTED["quick"], *EXPECTED["deep"]}
