@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
 
-from hypothesis import seed
-from hypothesis.errors import HypothesisException
-from hypothesis.stateful import run_state_machine_as_test
-
-from snapspec.conformance.draw import Limits
-from snapspec.conformance.gated_refs import FIVE_CALLS, SCENARIOS, Scenario
+from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.ref_history import Burst, RefFinding, size
 from snapspec.conformance.ref_machine import RefMachine
+from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, Scenario
 from snapspec.conformance.ref_session import RefDivergence, RefSession, play_again
 from snapspec.conformance.schedule import Budget, Choice, Choose, explore
-from snapspec.conformance.search import SHORTENING, fewer, hypothesis_settings, with_less
+from snapspec.conformance.shorten import fewer, shortest, with_less
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.tree import MakeDirectory, MakeFile
@@ -35,37 +29,18 @@ SAMPLE = 20
 #: How often each scenario is run over such a driver with nothing held at gates.
 FREELY = 2
 
-#: Bursts in one drawn history.
-STEPS = 20
-
 
 @dataclass
-class RefSearch:
-    """What is still to do, and what was found. `report` is called before each history."""
+class RefSearch(BaseSearch[RefSession, RefFinding]):
+    """The search for what departs from the spec of refs."""
 
-    session: RefSession
-    limits: Limits
-    until: float
-    report: Callable[[], None]
-    best: RefFinding | None = None
-    schedules: int = 0
-    """How many schedules of scenarios were run."""
+    schedules: dict[str, int] = field(default_factory=dict)
+    """How many schedules a scenario has, for those of which every one was run."""
 
-    def wanted(self) -> bool:
-        """Whether another history may begin."""
-        self.report()
-        return self.best is None and not self.session.over and time.monotonic() < self.until
-
-    def found(self, finding: RefFinding) -> None:
-        """Keep the first finding."""
-        if self.best is None:
-            self.best = finding
+    steps = 20
 
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
-        """The scenarios that fall to this one of the workers, in every order where all is in memory; and disturbed, in a few.
-
-        `chance` is the seed of these few.
-        """
+        """See `BaseSearch`: every schedule where all is in memory, over other drivers a few; and disturbed ones by chance."""
         try:
             for scenario in (*SCENARIOS, *FIVE_CALLS)[number::workers]:
                 _run_scenario(self, scenario, random.Random(f"{chance} {scenario.name}"))
@@ -75,35 +50,13 @@ class RefSearch:
             self.session.clear()
             self.found(diverged.finding)
 
-    def run_batch(self, examples: int, number: int) -> None:
-        """Draw `examples` histories under the seed `number`, until one finds something. Raises what goes wrong in the kit."""
+    def machine(self) -> RefMachine:
+        """See `BaseSearch`."""
+        return RefMachine(self.session, self.limits, self.wanted, self.found)
 
-        def machine() -> RefMachine:
-            return RefMachine(self.session, self.limits, self.wanted, self.found)
-
-        try:
-            drawn: Any = seed(number)(machine)
-            run_state_machine_as_test(drawn, settings=hypothesis_settings(examples, STEPS))
-        except RefDivergence:
-            return
-        except Exception as error:
-            if self.session.hindrance is not None:
-                raise self.session.hindrance from None
-            # Once no history is wanted the machine does nothing any more, and Hypothesis takes that for a fault.
-            ended = isinstance(error, HypothesisException) and not self.wanted()
-            if self.best is None and not ended:
-                raise
-
-    def shorten(self) -> None:
-        """Make the finding shorter, by replays on the same subject."""
-        until = time.monotonic() + SHORTENING
-
-        def wanted() -> bool:
-            self.report()
-            return not self.session.over and time.monotonic() < until
-
-        if self.best is not None:
-            self.best = shorten(self.best, lambda again: play_again(self.session, again), wanted)
+    def shortest(self, best: RefFinding, wanted: Callable[[], bool]) -> RefFinding:
+        """See `BaseSearch`: bursts, calls and choices are left out."""
+        return shortest(best, _tries, lambda tried: play_again(self.session, tried), size, wanted)
 
 
 #: Each kind of call once or twice, in the order of a first build.
@@ -139,14 +92,13 @@ def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -
         if not search.wanted():
             raise _Unwanted
         play_scenario(search.session, scenario, budget, choose)
-        search.schedules += 1
 
     def by_chance(choices: Sequence[Choice]) -> int:
         return drawn.randrange(len(choices))
 
     in_memory = search.session.subject.in_memory
     if in_memory:
-        explore(once)
+        search.schedules[scenario.name] = explore(once)
     elif search.wanted():
         for _ in range(FREELY):
             search.session.play_freely((*(Burst((op,)) for op in scenario.setup), Burst(scenario.calls)))
@@ -168,26 +120,9 @@ def play_scenario(session: RefSession, scenario: Scenario, budget: Budget, choos
 
 Bursts = tuple[Burst, ...]
 
-#: Plays the bursts of a finding again: what the spec does not allow, or None.
-Again = Callable[[RefFinding], RefFinding | None]
 
-
-def shorten(best: RefFinding, again: Again, wanted: Callable[[], bool]) -> RefFinding:
-    """The finding after bursts, calls and choices were left out, as long as the same clause breaks when played `again`."""
-    shorter: RefFinding | None = best
-    while shorter is not None:
-        best, shorter = shorter, _shorten_once(shorter, again, wanted)
-    return best
-
-
-def _shorten_once(best: RefFinding, again: Again, wanted: Callable[[], bool]) -> RefFinding | None:
-    for bursts in _shorter(best.bursts):
-        if not wanted():
-            break
-        found = again(replace(best, bursts=bursts)) if bursts else None
-        if found is not None and found.clause == best.clause and size(found) < size(best):
-            return found
-    return None
+def _tries(best: RefFinding) -> Iterator[RefFinding]:
+    return (replace(best, bursts=bursts) for bursts in _shorter(best.bursts) if bursts)
 
 
 def _shorter(bursts: Bursts) -> Iterator[Bursts]:

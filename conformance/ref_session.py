@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from snapspec.conformance.ref_watch import RefDiverged, RefWatch
 from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
 from snapspec.conformance.schedule import Budget, Choice, Choose, Run, Unsound, replay
-from snapspec.conformance.session import DEADLINE, ENDING
+from snapspec.conformance.session import DEADLINE, BaseSession, Departure
 from snapspec.conformance.subjects.refs import NEIGHBOUR, RefsSubject, RefWorld
 from snapspec.conformance.subjects.remote import TransportLost
 from snapspec.impl import ref_errors
@@ -34,8 +33,10 @@ from snapspec.model.state import State
 
 T = TypeVar("T")
 
+RefRun = Run[RefOperation, RefResponse]
 
-class RefDivergence(Exception):
+
+class RefDivergence(Departure):
     """The manager, or the driver under it, departs from the spec; bears the finding."""
 
     def __init__(self, found: RefFinding) -> None:
@@ -43,12 +44,8 @@ class RefDivergence(Exception):
         self.finding = found
 
 
-class RefSession:
-    """Runs histories on a subject that was started. `runner` holds the event loop that the driver lives in.
-
-    `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those.
-    Once `signals` holds something, no call begins. `open_with` opens the manager under test.
-    """
+class RefSession(BaseSession):
+    """Runs histories on a subject that was started. `open_with` opens the manager under test."""
 
     def __init__(
         self,
@@ -58,20 +55,9 @@ class RefSession:
         signals: Sequence[int] = (),
         open_with: Callable[..., Awaitable[Manager]] = open_manager,
     ) -> None:
+        super().__init__(runner, deadline, signals)
         self.subject = subject
-        self.runner = runner
-        self.deadline = deadline
-        self.signals = signals
-        self.reached: Counter[str] = Counter()
-        self.calls = 0
-        self.histories = 0
         self.bursts: list[Burst] = []
-        self.stuck = False
-        """A call of the driver did not answer: what it holds is unknown, and the subject is not to be used again."""
-        self.over = False
-        """No more calls are to be made: one is stuck, or this process was told to end."""
-        self.hindrance: CannotRun | None = None
-        """Why the kit can make no more calls, where that is the kit's own affair."""
         self.free: FreeRun[RefOperation, RefResponse] | None = None
         """The run, when nothing is held at gates in it."""
         self._trouble = ""
@@ -83,13 +69,14 @@ class RefSession:
         """A new history, over a driver and a store that hold nothing."""
         gates = Gates(gated_loop(), None if self.subject.in_memory else self.outside)
         self._begin(gates)
-        self.run = Run(gates, self.world.adapter.perform, self.watch, self._choose)
+        self.run: RefRun = Run(gates, self.world.adapter.perform, self.watch, self._choose)
         self._plant()
         with self._judged(self.run.loop.running()):
             self.run.aside(self.world.adapter.start())
 
     def _begin(self, gates: Gates | None) -> None:
-        ground = self.runner.run(self.subject.begin())
+        begun = self.subject.begin()
+        ground = _at_once(begun) if self.subject.in_memory else self.runner.run(begun)
         self.world = RefWorld(ground, gates, self.outside, self.subject.declared, self._open_with)
         state = RefState(driver=State(profile=self.subject.profile), declared=self.subject.declared)
         self.watch = RefWatch(state, self.world)
@@ -252,21 +239,12 @@ class RefSession:
             with self.run.loop.running():
                 self.run.abandon()
         if not self.over:
-            self.runner.run(self._ended(self.world.ground.let_go()))
-            self.runner.run(self._ended(self.subject.clear()))
+            self.finish(self.world.ground.let_go())
+            self.finish(self.subject.clear())
 
-    def stop(self) -> None:
-        """End the subject, for good. One that is stuck is left as it is, and one that does not end is stuck."""
-        if not self.stuck:
-            self.runner.run(self._ended(self.subject.stop()))
-
-    async def _ended(self, ending: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(ending)
-        done, _ = await asyncio.wait({task}, timeout=ENDING * self.deadline)
-        if done:
-            task.result()
-        else:
-            self.stuck = self.over = True
+    async def end_subject(self) -> None:
+        """See `BaseSession`."""
+        await self.subject.stop()
 
     # --- judgement
 
@@ -316,7 +294,7 @@ class RefSession:
 
         A driver that does not answer within the deadline, and one that is gone, ends all histories.
         """
-        return self.runner.run(self._in_time(work))
+        return self.runner.run(self._in_time(work)) if not self.subject.in_memory else _at_once(work)
 
     async def _in_time(self, work: Awaitable[T]) -> T:
         if self.over or self.signals:
@@ -342,6 +320,16 @@ class RefSession:
             raise SnapshotError(str(error)) from error
         except Exception as error:  # a driver in this process may raise anything; that is its answer
             raise SnapshotError(f"{type(error).__name__}: {error}") from error
+
+
+def _at_once(work: Awaitable[T]) -> T:
+    """What `work` gives, which waits for nothing, as all that is in memory."""
+    try:
+        work.__await__().send(None)
+    except StopIteration as ended:
+        value: T = ended.value
+        return value
+    raise RuntimeError("it waits for something: only what is in memory is made at once")
 
 
 #: How often a history is played again in which nothing is held at gates: no two runs are alike.

@@ -11,14 +11,12 @@ from typing import Protocol
 from snapspec.conformance.gates import Gate, Gates
 from snapspec.conformance.refs_subject import RefResponse
 from snapspec.conformance.schedule import Cancelled, Unsound
-from snapspec.model import linear, ref_ops, ref_replies
+from snapspec.model import linear, ref_ops, ref_oracle, ref_replies
 from snapspec.model.linear import Belief, Divergence
-from snapspec.model.ref_ops import RefOperation, RefStep
-from snapspec.model.ref_oracle import REFS, Refs
+from snapspec.model.ref_ops import RefOperation
 from snapspec.model.ref_replies import GotHandle, GotSize, RefAccepted, RefCancelled, RefFailed, RefReturned
 from snapspec.model.refs import Record, RefOutcome, RefState, TellsSize
 from snapspec.model.replies import Mismatch
-from snapspec.model.state import Span
 
 #: The manager's records by id, each with the number of its open handles.
 Records = Mapping[str, tuple[Record, int]]
@@ -62,33 +60,8 @@ class RefDiverged(Exception):
 
 # --- what the oracle has worked out before
 
-#: So many beliefs are kept, each once; when there are more, all are forgotten. And so many answers of the model.
+#: So many beliefs are kept, each once; when there are more, all are forgotten.
 KEPT = 1 << 14
-
-
-class _Remembering(Refs):
-    """The model of refs; what it allows is worked out once for each state and operation, for histories repeat themselves."""
-
-    def outcomes(self, state: RefState, op: RefOperation, at: Span) -> tuple[RefOutcome, ...]:
-        """See `Refs.outcomes`; no call tells a time."""
-        return _outcomes(state, op)
-
-    def steps(self, state: RefState, op: RefOperation | RefStep, at: Span) -> tuple[RefOutcome, ...]:
-        """See `Refs.steps`."""
-        return _steps(state, op)
-
-
-@lru_cache(1 << 16)
-def _outcomes(state: RefState, op: RefOperation) -> tuple[RefOutcome, ...]:
-    return REFS.outcomes(state, op, Span(0, 0))
-
-
-@lru_cache(1 << 16)
-def _steps(state: RefState, op: RefOperation | RefStep) -> tuple[RefOutcome, ...]:
-    return REFS.steps(state, op, Span(0, 0))
-
-
-_SYSTEM = _Remembering()
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +87,7 @@ def _known(belief: Belief) -> _Known:
 
 @lru_cache(16)
 def _begun(state: RefState) -> _Known:
-    return _known(linear.begin(_SYSTEM, state))
+    return _known(ref_oracle.begin(state))
 
 
 # --- the watch

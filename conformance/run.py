@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from snapspec.conformance import ref_history
+from snapspec.conformance.base_search import SHORTENING
 from snapspec.conformance.codec import decode
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, save
 from snapspec.conformance.ref_history import RefFinding
-from snapspec.conformance.search import SHORTENING, shorten, size
+from snapspec.conformance.search import shorten, size
 from snapspec.conformance.subjects.grpc import clean_up_after
 from snapspec.conformance.worker import Plan
 from snapspec.conformance.workspace import Leftover, reclaim

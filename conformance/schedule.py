@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -336,34 +336,6 @@ class Run(Generic[Op, Answer]):
         """End all tasks, whatever their state: the run has gone wrong."""
         with suppress(NeverQuiet, Unsound):
             self.crash()
-
-    def told(self) -> list[str]:
-        """The run in words, one line of some 160 characters at most for each event."""
-        lines = [self._line(event) for event in self.events]
-        return [line if len(line) <= 160 else f"{line[:160]}..." for line in lines]
-
-    def _line(self, event: Choice | Answered) -> str:
-        if isinstance(event, Answered):
-            return f"{event.call} answers {event.answer}"
-        if event.gate is not None:
-            return f"{event.what.value}: {'the answer of ' if event.landed else ''}{event.gate.text}"
-        return f"{event.what.value} {event.call}: {self.operations[event.call]}" if event.call else event.what.value
-
-
-@contextmanager
-def whole(run: Run[Op, Answer]) -> Iterator[Run[Op, Answer]]:
-    """The context of one run, from which nothing is left. What goes wrong bears the run as a note: the choices, then in words."""
-    with run.loop.running():
-        try:
-            yield run
-            run.end()
-        except Exception as error:
-            error.add_note("\n".join([f"choices: {run.chosen}", *run.told()]))
-            run.abandon()
-            raise
-        except BaseException:  # Hypothesis gives a history up, or somebody has had enough
-            run.abandon()
-            raise
 
 
 # --- choosers, the random one aside: `random.Random(seed).randrange` of their number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
@@ -33,38 +34,70 @@ SPARE = "spare"
 DEEP = 128
 
 
-class Diverged(Exception):
-    """The history has left the spec."""
+class Departure(Exception):
+    """A history has left the spec."""
+
+
+class Diverged(Departure):
+    """A history of a driver has; bears the finding."""
 
     def __init__(self, found: Finding) -> None:
         super().__init__(found.clause)
         self.finding = found
 
 
-class Session:
-    """Runs histories on a subject that was started. `runner` holds the event loop that the subject lives in.
+class BaseSession(ABC):
+    """What sessions of drivers and of managers share. `runner` holds the event loop that the subject lives in.
 
     `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those.
-    Once `signals` holds something, no call begins: `do` raises SystemExit.
+    Once `signals` holds something, no call begins: SystemExit is raised.
     """
 
-    def __init__(self, subject: Subject, runner: asyncio.Runner, deadline: float = DEADLINE, signals: Sequence[int] = ()) -> None:
-        self.subject = subject
+    def __init__(self, runner: asyncio.Runner, deadline: float, signals: Sequence[int]) -> None:
         self.runner = runner
         self.deadline = deadline
         self.signals = signals
         self.reached: Counter[str] = Counter()
         self.calls = 0
         self.histories = 0
-        self.steps: list[Step] = []
-        self.beliefs: list[Belief] = []
-        self.named: set[tuple[int, str]] = set()
         self.stuck = False
         """A call did not answer: what it holds is unknown, and the subject is not to be used again."""
         self.over = False
         """No more calls are to be made: one is stuck, or this process was told to end."""
         self.hindrance: CannotRun | None = None
         """Why the kit can make no more calls, where that is the kit's own affair."""
+
+    @abstractmethod
+    async def end_subject(self) -> None:
+        """End the subject for good."""
+
+    def stop(self) -> None:
+        """End the subject, for good. One that is stuck is left as it is, and one that does not end is stuck."""
+        if not self.stuck:
+            self.finish(self.end_subject())
+
+    def finish(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Run `ending`, which is several calls and has several times as long as one; what does not end is stuck."""
+        self.runner.run(self._ended(ending))
+
+    async def _ended(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(ending)
+        done, _ = await asyncio.wait({task}, timeout=ENDING * self.deadline)
+        if done:
+            task.result()
+        else:
+            self.stuck = self.over = True
+
+
+class Session(BaseSession):
+    """Runs histories on a subject that was started."""
+
+    def __init__(self, subject: Subject, runner: asyncio.Runner, deadline: float = DEADLINE, signals: Sequence[int] = ()) -> None:
+        super().__init__(runner, deadline, signals)
+        self.subject = subject
+        self.steps: list[Step] = []
+        self.beliefs: list[Belief] = []
+        self.named: set[tuple[int, str]] = set()
 
     def begin(self) -> None:
         """A new history, on an empty store in each namespace."""
@@ -124,21 +157,11 @@ class Session:
     def clear(self) -> None:
         """After a divergence: make room for the next history."""
         if not self.over:
-            self.runner.run(self._ended(self.subject.clear()))
+            self.finish(self.subject.clear())
 
-    def stop(self) -> None:
-        """End the subject, for good. One that is stuck is left as it is, and one that does not end is stuck."""
-        if not self.stuck:
-            self.runner.run(self._ended(self.subject.stop()))
-
-    async def _ended(self, ending: Coroutine[Any, Any, None]) -> None:
-        """These are several calls: they have several times as long as one."""
-        task = asyncio.ensure_future(ending)
-        done, _ = await asyncio.wait({task}, timeout=ENDING * self.deadline)
-        if done:
-            task.result()
-        else:
-            self.stuck = self.over = True
+    async def end_subject(self) -> None:
+        """See `BaseSession`."""
+        await self.subject.stop()
 
     def _answer(self, space: int, op: Operation) -> Response:
         try:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from snapspec.conformance.base_search import BATCH
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.errors import CannotRun
@@ -29,7 +30,7 @@ from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.ref_search import RefSearch, ref_smoke
 from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.scenarios import smoke
-from snapspec.conformance.search import BATCH, Search, scenario
+from snapspec.conformance.search import Search, scenario
 from snapspec.conformance.session import DEADLINE, Session, replay
 from snapspec.conformance.subjects.address import make, parse
 from snapspec.conformance.subjects.base import Subject
@@ -180,6 +181,9 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     else:
         search = Search(session, limits, until, report)
     search.run_scenarios(plan.number, plan.workers, plan.seed)
+    if isinstance(search, RefSearch):
+        for name, count in search.schedules.items():
+            tell("line", text=f"{name}: every one of {count} schedules")
     drawn = 0
     while search.best is None and search.wanted() and drawn < plan.examples:
         count = min(BATCH, plan.examples - drawn)

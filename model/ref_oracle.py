@@ -26,7 +26,7 @@ class Refs:
 
     def outcomes(self, state: RefState, op: RefOperation, at: Span) -> tuple[RefOutcome, ...]:
         """See `refs.outcomes`; no call tells a time."""
-        return refs.outcomes(state, op)
+        return _outcomes(state, op)
 
     def steps(self, state: RefState, op: RefOperation | RefStep, at: Span) -> tuple[RefOutcome, ...]:
         """See `refs.steps`. What a state allows is asked for many times, in every order of the calls that overlap."""
@@ -100,6 +100,14 @@ class Refs:
         """Records, handles and snapshots by name."""
         records, handles = Map(sorted(state.records.items())), Map(sorted(state.handles.items()))
         return replace(state, records=records, handles=handles, driver=SNAPSHOTS.presented(state.driver))
+
+
+# Histories repeat themselves: what the model allows is worked out once for each state and operation.
+
+
+@lru_cache(1 << 14)
+def _outcomes(state: RefState, op: RefOperation) -> tuple[RefOutcome, ...]:
+    return refs.outcomes(state, op)
 
 
 @lru_cache(1 << 14)

@@ -6,6 +6,7 @@ asserted of the time: a machine may be busy.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -13,15 +14,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from snapspec.conformance.gated_refs import SCENARIOS, Scenario, World, play
-from snapspec.conformance.ref_watch import RefWatch
+from snapspec.conformance.ref_scenarios import SCENARIOS, Scenario
+from snapspec.conformance.ref_search import play_scenario
+from snapspec.conformance.ref_session import RefSession
 from snapspec.conformance.schedule import Budget, Choose, explore, spelled
-from snapspec.model.refs import RefState
+from snapspec.conformance.subjects.abstract import ModelSubject
+from snapspec.conformance.subjects.refs import RefsSubject
+from snapspec.model.refs import Declared
+from snapspec.model.state import Profile
+
+SESSION = RefSession(RefsSubject("refs:model:", ModelSubject("model:", Profile()), Path(), Declared()), asyncio.Runner())
 
 SECONDS = 3.0
 EXAMPLES = 1500
@@ -31,8 +39,8 @@ BUDGETS = (Budget(), Budget(faults=1), Budget(cancels=1), Budget(holds=1), Budge
 
 def once(scenario: Scenario, budget: Budget, choose: Choose) -> int:
     """One run; gives how many of its events were told."""
-    world = World()
-    return len(play(world, scenario, RefWatch(RefState(), world), choose, budget).events)
+    play_scenario(SESSION, scenario, budget, choose)
+    return len(SESSION.run.events)
 
 
 def exhaustive() -> tuple[int, int]:

@@ -256,6 +256,18 @@ async def committed(manager: Manager, world: World, parent: ImmutableRef | None 
     return await mutable.commit()
 
 
+async def final(manager: Manager, w: World, parent: ImmutableRef | None = None, **files: str) -> ImmutableRef:
+    """The same, final."""
+    snap = await committed(manager, w, parent, **files)
+    await snap.finalize()
+    return snap
+
+
+async def in_use(manager: Manager) -> dict[str, bool]:
+    """For each row of disk_usage whether it is in use."""
+    return {row.id: row.in_use for row in await manager.disk_usage()}
+
+
 async def outcome(call: Awaitable[object]) -> object:
     """What a call gives, or its error."""
     try:
@@ -285,3 +297,17 @@ def fast(workdir: Path, kind: str) -> Iterator[Place]:
     directory.mkdir()
     with mounted([Mount("tmpfs", "tmpfs", ())], str(directory)):
         yield Place(kind, directory)
+
+
+@pytest.fixture(params=DRIVERS)
+def place(request: pytest.FixtureRequest, workdir: Path) -> Iterator[Place]:
+    """Each driver in turn, on what is fast."""
+    with fast(workdir, request.param) as there:
+        yield there
+
+
+@pytest.fixture
+def plain(workdir: Path) -> Iterator[Place]:
+    """The overlay on a plain directory."""
+    with fast(workdir, "plain") as there:
+        yield there

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
-from refs_env import DRIVERS, committed, fast, handles, refused, world
+import refs_env
+from refs_env import committed, handles, refused, world
 from stores import Place, asynchronous
 
 from snapspec.impl import errors
@@ -18,17 +18,7 @@ from snapspec.impl.refs import ImmutableRef, MutableRef
 
 pytestmark = pytest.mark.root
 
-
-@pytest.fixture(params=DRIVERS)
-def place(request: pytest.FixtureRequest, workdir: Path) -> Iterator[Place]:
-    with fast(workdir, request.param) as there:
-        yield there
-
-
-@pytest.fixture
-def plain(workdir: Path) -> Iterator[Place]:
-    with fast(workdir, "plain") as there:
-        yield there
+place, plain = refs_env.place, refs_env.plain
 
 
 # --- handles

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from refs_env import DRIVERS, World, committed, fast, handles, outcome, refused, until, world
+import refs_env
+from refs_env import committed, final, handles, in_use, outcome, refused, until, world
 from stores import Place, asynchronous
 
 from snapspec.impl.errors import Unavailable
-from snapspec.impl.manager import Manager
 from snapspec.impl.mounts import MountError, mount, mounted, mountpoints_below
 from snapspec.impl.ref_errors import Invalid, Locked, NotFound, StoreError
 from snapspec.impl.refs import ImmutableRef
 
 pytestmark = pytest.mark.root
 
-
-@pytest.fixture(params=DRIVERS)
-def place(request: pytest.FixtureRequest, workdir: Path) -> Iterator[Place]:
-    with fast(workdir, request.param) as there:
-        yield there
-
-
-async def in_use(manager: Manager) -> dict[str, bool]:
-    return {row.id: row.in_use for row in await manager.disk_usage()}
-
-
-async def final(manager: Manager, w: World, parent: ImmutableRef | None = None, **files: str) -> ImmutableRef:
-    snap = await committed(manager, w, parent, **files)
-    await snap.finalize()
-    return snap
+place = refs_env.place
 
 
 # --- holds and handles

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from refs_env import DRIVERS, committed, fast, handles, refused, until, world
+import refs_env
+from refs_env import committed, handles, refused, until, world
 from stores import Place, asynchronous
 
 from snapspec.impl.errors import Unavailable
@@ -18,17 +18,7 @@ from snapspec.impl.refs import ImmutableRef
 
 pytestmark = pytest.mark.root
 
-
-@pytest.fixture(params=DRIVERS)
-def place(request: pytest.FixtureRequest, workdir: Path) -> Iterator[Place]:
-    with fast(workdir, request.param) as there:
-        yield there
-
-
-@pytest.fixture
-def plain(workdir: Path) -> Iterator[Place]:
-    with fast(workdir, "plain") as there:
-        yield there
+place, plain = refs_env.place, refs_env.plain
 
 
 async def rows(manager: Manager) -> dict[str, Row]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from refs_env import DRIVERS, Died, committed, fast, handles, refused, until, world
+import refs_env
+from refs_env import Died, committed, handles, refused, until, world
 from stores import Place, asynchronous
 
 from snapspec.impl import errors
@@ -19,17 +18,7 @@ from snapspec.impl.ref_errors import Closed, Invalid, Locked, NotFound, StoreErr
 
 pytestmark = pytest.mark.root
 
-
-@pytest.fixture(params=DRIVERS)
-def place(request: pytest.FixtureRequest, workdir: Path) -> Iterator[Place]:
-    with fast(workdir, request.param) as there:
-        yield there
-
-
-@pytest.fixture
-def plain(workdir: Path) -> Iterator[Place]:
-    with fast(workdir, "plain") as there:
-        yield there
+place, plain = refs_env.place, refs_env.plain
 
 
 # --- close, start

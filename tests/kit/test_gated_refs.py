@@ -5,33 +5,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_refs import BROKEN, CANCELLED_WAITER, SIZE_RACE, Broken
+from broken_refs import BROKEN, Broken
+from ref_sessions import in_memory, over_copies
 
 from snapspec.conformance import ref_watch
-from snapspec.conformance.contents import Contents
-from snapspec.conformance.gated_refs import FIVE_CALLS, SCENARIOS, Scenario, World, play
-from snapspec.conformance.gates import GatedSnapshotter, GatedStore, Gates, beside
-from snapspec.conformance.loop import gated_loop
 from snapspec.conformance.memory import Disk, MemorySnapshotter, MemoryStore
-from snapspec.conformance.ref_watch import RefDiverged, RefWatch
+from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, Scenario
+from snapspec.conformance.ref_search import play_scenario
+from snapspec.conformance.ref_session import RefDivergence, RefSession
 from snapspec.conformance.refs_subject import RefsAdapter
-from snapspec.conformance.schedule import Budget, Choice, Choose, Run, Unsound, explore, explore_strikes, replay
-from snapspec.conformance.subjects.refs import OutsideContents
-from snapspec.impl.copy import open_copy
+from snapspec.conformance.schedule import Budget, Choice, Choose, explore, explore_strikes, replay
 from snapspec.impl.manager import Manager, open_manager
-from snapspec.impl.metadata import open_store
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.ref_replies import GotHandle, GotPruned, GotRows, GotSize, GotWords, RefFailed, RefReturned
-from snapspec.model.refs import RefError, RefState, Row
+from snapspec.model.refs import RefError, Row
 from snapspec.model.tree import MakeFile, Tree
 from snapspec.model.values import Mount
 
@@ -53,12 +48,17 @@ EVERYTHING = Budget(faults=1, cancels=1, holds=1, crash=True)
 SMALL = 20
 
 
-def once(scenario: Scenario, budget: Budget, open_with: Callable[..., Any] = open_manager) -> Callable[[Choose], Run[Any, Any]]:
+def once(scenario: Scenario, budget: Budget, open_with: Callable[..., Any] = open_manager) -> Callable[[Choose], RefSession]:
     """One run of the scenario, held against the oracle."""
+    session = in_memory(open_with)
 
-    def run(choose: Choose) -> Run[Any, Any]:
-        world = World(open_with)
-        return play(world, scenario, RefWatch(RefState(), world), choose, budget)
+    def run(choose: Choose) -> RefSession:
+        try:
+            play_scenario(session, scenario, budget, choose)
+        except BaseException:
+            session.clear()
+            raise
+        return session
 
     return run
 
@@ -125,7 +125,7 @@ def test_every_schedule_of_five_calls(scenario: Scenario, capsys: pytest.Capture
 
 def strike_all(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> int:
     """Run every schedule with a cancellation after every number of callbacks, and print how many there are."""
-    count = explore_strikes(lambda choose, at: once(scenario, Budget(cancel_at=at))(choose))
+    count = explore_strikes(lambda choose, at: once(scenario, Budget(cancel_at=at))(choose).run)
     with capsys.disabled():
         print(f"\n  {scenario.name}: {count} with a cancellation in the middle", end="")
     return count
@@ -153,8 +153,8 @@ def test_schedules_with_everything_at_once_by_chance(scenario: Scenario) -> None
 
 def test_a_run_replays_from_its_choices() -> None:
     for scenario in SCENARIOS[:6]:
-        run = once(scenario, EVERYTHING)(chance(scenario.name))
-        assert once(scenario, EVERYTHING)(replay(run.chosen)).told() == run.told()
+        first = once(scenario, EVERYTHING)(chance(scenario.name))
+        assert once(scenario, EVERYTHING)(replay(first.run.chosen)).told() == first.told()
 
 
 def test_what_was_worked_out_is_forgotten_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,21 +167,18 @@ def test_what_was_worked_out_is_forgotten_when_it_is_too_much(monkeypatch: pytes
 # --- what must be found
 
 
-Failures = RefDiverged | Unsound
-
-
-def failure(run: Callable[[Choose], object], choose: Choose) -> Failures | None:
+def failure(run: Callable[[Choose], object], choose: Choose) -> RefDivergence | None:
     """What goes wrong with these choices."""
     try:
         run(choose)
-    except (RefDiverged, Unsound) as error:
-        return error
+    except RefDivergence as diverged:
+        return diverged
     return None
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
 def test_every_schedule_of_a_broken_manager_finds_its_fault(broken: Broken) -> None:
-    found: list[Failures] = []
+    found: list[RefDivergence] = []
 
     def stops(choose: Choose) -> None:
         error = failure(once(named(broken.scenario), broken.budget, broken.open), choose)
@@ -189,96 +186,17 @@ def test_every_schedule_of_a_broken_manager_finds_its_fault(broken: Broken) -> N
             found.append(error)
             raise error
 
-    with pytest.raises((RefDiverged, Unsound)):
+    with pytest.raises(RefDivergence):
         explore(stops)
-    assert found[0].clause in broken.clauses, found[0]
-    assert str(found[0]).startswith(found[0].clause)
-    assert "choices: [" in found[0].__notes__[0]
+    assert found[0].finding.clause in broken.clauses, found[0].finding
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
 def test_a_broken_manager_is_found_by_chance_too(broken: Broken) -> None:
     run, choose = once(named(broken.scenario), broken.budget, broken.open), chance(broken.name)
     found = [failure(run, choose) for _ in range(60)]
-    clauses = {error.clause for error in found if error is not None}
+    clauses = {error.finding.clause for error in found if error is not None}
     assert clauses & set(broken.clauses)
-
-
-@dataclass(frozen=True)
-class Found:
-    """A scenario, disturbances and choices that show a fault."""
-
-    scenario: Scenario
-    budget: Budget
-    chosen: tuple[int, ...]
-
-    @property
-    def steps(self) -> int:
-        """Calls, and choices that are not the simplest."""
-        return len(self.scenario.setup) + len(self.scenario.calls) + sum(index > 0 for index in self.chosen)
-
-    def shorter(self) -> Iterator[Found]:
-        """Without a call, with fewer choices, with one that is the simplest."""
-        for field in ("calls", "setup"):
-            ops = getattr(self.scenario, field)
-            for at in range(len(ops)):
-                yield replace(self, scenario=replace(self.scenario, **{field: ops[:at] + ops[at + 1 :]}))
-        yield replace(self, budget=Budget())
-        for at, index in enumerate(self.chosen):
-            yield replace(self, chosen=self.chosen[:at])
-            yield replace(self, chosen=self.chosen[:at] + self.chosen[at + 1 :])
-            if index:
-                yield replace(self, chosen=(*self.chosen[:at], 0, *self.chosen[at + 1 :]))
-                yield replace(self, chosen=(*self.chosen[:at], index - 1, *self.chosen[at + 1 :]))
-
-
-def shrunk(found: Found, fails: Callable[[Found], bool]) -> Found:
-    """The same fault in fewer steps, as long as one change makes it less."""
-
-    def weight(one: Found) -> tuple[int, int, int]:
-        return one.steps, len(one.chosen), sum(one.chosen)
-
-    while True:
-        better = (one for one in found.shorter() if weight(one) < weight(found) and fails(one))
-        less = next(better, None)
-        if less is None:
-            return found
-        found = less
-
-
-@pytest.mark.parametrize("broken", [SIZE_RACE, CANCELLED_WAITER], ids=lambda broken: broken.name)
-@pytest.mark.parametrize("seed", range(5))
-def test_the_faults_of_the_original_are_found_from_any_seed_and_shrink(
-    broken: Broken, seed: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Among all scenarios, whichever it is drawn for, within 10 s."""
-    draw, began = random.Random(seed), time.process_time()
-
-    def fails(found: Found) -> bool:
-        error = failure(once(found.scenario, found.budget, broken.open), replay(found.chosen))
-        return error is not None and error.clause in broken.clauses
-
-    found, tried = None, 0
-    while found is None:
-        assert time.process_time() - began < 10
-        scenario, budget, recorded, tried = draw.choice(SCENARIOS), draw.choice(list(BUDGETS.values())), list[int](), tried + 1
-
-        def choose(choices: Sequence[Choice], recorded: list[int] = recorded) -> int:
-            recorded.append(draw.randrange(len(choices)))
-            return recorded[-1]
-
-        error = failure(once(scenario, budget, broken.open), choose)
-        if error is not None and error.clause in broken.clauses:
-            found = Found(scenario, budget, tuple(recorded))
-    took = time.process_time() - began
-    least = shrunk(found, fails)
-    with capsys.disabled():
-        print(
-            f"\n  {broken.name}, seed {seed}: {tried} histories, {took:.2f} s; {found.steps} steps, shrunk to {least.steps}",
-            end="",
-        )
-    assert fails(least)
-    assert least.steps <= 12, least
 
 
 # --- the adapter
@@ -450,19 +368,6 @@ def test_ids_come_from_the_calls_that_make_records_whatever_task_makes_them() ->
     assert sorted(seen) == ["fresh", *(f"record {n}" for n in range(5)), "view 1"]
 
 
-def test_what_is_left_is_told() -> None:
-    class Leaky(World):
-        def left(self) -> str:
-            self.driver.state = MemorySnapshotter().state
-            with pytest.raises(StopIteration):  # it waits for nothing
-                self.driver.prepare("orphan").send(None)
-            return super().left()
-
-    world = Leaky()
-    with pytest.raises(Unsound, match=r"REF-LEAK-1.*snapshots \['orphan'\]"):
-        play(world, SCENARIOS[0], RefWatch(RefState(), world), replay([]))
-
-
 def test_the_choices_of_a_scenario_reach_every_port_call_of_its_calls() -> None:
     """The gates that fault and cancellation are offered at, over all schedules: none is passed by."""
     offered: Counter[str] = Counter()
@@ -486,57 +391,13 @@ def test_the_choices_of_a_scenario_reach_every_port_call_of_its_calls() -> None:
 # --- over what is real
 
 
-class RealWorld(World):
-    """The copying reference and the store in sqlite, whose threads run while the gated loop stands still."""
-
-    def __init__(self, runner: asyncio.Runner, directory: Path) -> None:
-        super().__init__()
-        self.runner = runner
-        self.directory = directory
-        self.gates = Gates(gated_loop(), runner.run)
-        self.real = runner.run(open_copy(str(directory / "root")))
-        (directory / "mnt").mkdir()
-        self.subject = RefsAdapter(self._opened, OutsideContents(self.outside, Contents(directory / "mnt")))
-
-    def outside(self, work: Any) -> Any:
-        return beside(self.runner.run, work)
-
-    async def _opened(self, new_id: Callable[[], str]) -> Manager:
-        self.store = self.outside(open_store(str(self.directory / "store")))
-        return await open_manager(GatedSnapshotter(self.gates, self.real), GatedStore(self.gates, self.store), new_id=new_id)
-
-    def crashed(self) -> None:
-        self.outside(self.store.close())
-        self.subject.crashed()
-
-    def left(self) -> str:
-        async def names() -> list[str]:
-            return [info.name async for info in self.real.walk()]
-
-        left = [*self.records(), *self.outside(self.store.load()), *self.outside(names())]
-        return ", ".join(left)
-
-
 @pytest.mark.root
 def test_schedules_drive_the_manager_over_a_real_driver_and_a_real_store(workdir: Path) -> None:
-    runs, directories = 0, iter(range(1000))
-
-    def real(choose: Choose, scenario: Scenario, budget: Budget) -> None:
-        nonlocal runs
-        directory = workdir / str(next(directories))
-        directory.mkdir()
-        world = RealWorld(runner, directory)
-        try:
-            play(world, scenario, RefWatch(RefState(), world), choose, budget)
-        finally:
-            runner.run(world.real.close())
-        runs += 1
-
-    with asyncio.Runner() as runner:
-        small = named("finalize, finalize, release")
-        assert explore(lambda choose: real(choose, small, Budget())) == explore(once(small, Budget()))
+    small = named("finalize, finalize, release")
+    with over_copies(workdir) as session:
+        assert explore(lambda choose: play_scenario(session, small, Budget(), choose)) == explore(once(small, Budget()))
         for name in ("size, size, finalize", "finalize, mount for writing, release", "new over, release, prune"):
             choose = chance(name)
             for _ in range(4):
-                real(choose, named(name), EVERYTHING)
-    assert runs > 30
+                play_scenario(session, named(name), EVERYTHING, choose)
+        assert session.histories > 30

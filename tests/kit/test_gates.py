@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import pytest
+import runs
 from hypothesis import find, settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,6 @@ from snapspec.conformance.schedule import (
     explore,
     replay,
     spelled,
-    whole,
 )
 from snapspec.impl.errors import NotFound, SnapshotError
 from snapspec.impl.metadata import Store
@@ -392,7 +392,7 @@ def play(
             return str(error)
 
     run: Run[Any, Any] = Run(gates, perform, seen, choose)
-    with whole(run):
+    with runs.whole(run):
         run.burst(ops, budget)
     return run, seen
 
@@ -449,7 +449,7 @@ def test_the_process_may_die_at_every_moment_in_which_a_call_is_under_way() -> N
 
     def once(choose: Choose) -> None:
         run, seen = play(lambda: writes, [Writes("a", 1), Writes("b", 1)], choose, Budget(crash=True))
-        told.append("\n".join(run.told()))
+        told.append("\n".join(runs.told(run)))
         assert run.crashed == (("crash",) in seen.events)
         if run.crashed:
             assert seen.events[-1] == ("crash",)
@@ -472,7 +472,7 @@ def test_the_observer_is_told_in_order() -> None:
         ("respond", 2, "b"),
     ]
     assert seen.events.count(("quiet",)) == 4
-    assert run.told() == [
+    assert runs.told(run) == [
         "start 1: Writes(name='a', times=1)",
         "go: store write('a') for call 1",
         "1 answers a",
@@ -505,8 +505,8 @@ def test_the_same_choices_give_the_same_run() -> None:
     for seed in range(100):
         run, seen = play(lambda: writes, ops, chance(seed), budget)
         again, seen_again = play(lambda: writes, ops, replay(run.chosen), budget)
-        assert (seen.events, run.told(), run.chosen) == (seen_again.events, again.told(), again.chosen)
-        told.add("\n".join(run.told()))
+        assert (seen.events, runs.told(run), run.chosen) == (seen_again.events, runs.told(again), again.chosen)
+        told.add("\n".join(runs.told(run)))
     assert len(told) > 90
 
 
@@ -719,7 +719,7 @@ def test_after_a_crash_no_call_answers_and_a_new_life_begins() -> None:
         return op
 
     run: Run[str, Any] = Run(gates, perform, seen, replay([]))
-    with whole(run):
+    with runs.whole(run):
         run.sequence(["first"])
 
         async def dies() -> None:
@@ -756,7 +756,7 @@ def lost(choose: Choose) -> bool:
     store, counter = GatedStore(gates, MemoryStore(Disk())), Counter()
     seen = Recording()
     run: Run[Any, Any] = Run(gates, lambda op: counter(op, store), seen, choose)
-    with whole(run):
+    with runs.whole(run):
         run.burst(["add", "add too", "look"])
         run.sequence(["look again"])
     return ("respond", 4, "1") in seen.events

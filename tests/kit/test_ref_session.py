@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from broken_refs import BROKEN, CANCELLED_WAITER, SIZE_RACE, Broken
+from ref_sessions import in_memory, over_copies
 
-from snapspec.conformance.contents import Contents
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.files import permits
-from snapspec.conformance.gated_refs import SCENARIOS
 from snapspec.conformance.history import load, save
 from snapspec.conformance.ref_history import Burst, RefFinding, length
-from snapspec.conformance.ref_search import RefSearch, ref_smoke
+from snapspec.conformance.ref_scenarios import SCENARIOS
+from snapspec.conformance.ref_search import DISTURBED, RefSearch, play_scenario, ref_smoke
 from snapspec.conformance.ref_session import RefDivergence, RefSession, play_again
 from snapspec.conformance.schedule import Budget, replay
-from snapspec.conformance.subjects.abstract import ModelSubject
-from snapspec.conformance.subjects.base import Subject
-from snapspec.conformance.subjects.python import PythonSubject
-from snapspec.conformance.subjects.refs import RefsSubject
-from snapspec.impl.copy import open_copy
 from snapspec.impl.manager import Manager, open_manager
 from snapspec.model import ref_ops
-from snapspec.model.refs import Declared
-from snapspec.model.state import Measure, Profile
 from snapspec.model.tree import MakeFile
-
-Open = Callable[..., Awaitable[Manager]]
 
 
 @pytest.fixture(autouse=True)
@@ -43,89 +33,78 @@ def _quietly() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@contextmanager
-def opened(under: Subject, stores: Path, open_with: Open = open_manager) -> Iterator[RefSession]:
-    """A session of the manager over the driver."""
-    with asyncio.Runner() as runner:
-        session = RefSession(RefsSubject("refs:", under, stores, Declared()), runner, open_with=open_with)
-        runner.run(session.subject.start())
-        try:
-            yield session
-        finally:
-            session.stop()
-
-
-@contextmanager
-def over_copies(directory: Path, open_with: Open = open_manager) -> Iterator[RefSession]:
-    for place in ("mnt", "driver", "stores"):
-        (directory / place).mkdir()
-
-    async def factory(place: Path) -> object:
-        return await open_copy(str(place))
-
-    subject = PythonSubject("py:", Contents(directory / "mnt"), directory / "driver", factory, Profile(usage=Measure.COPY))
-    with opened(subject, directory / "stores", open_with) as session:
-        yield session
-
-
 def search(session: RefSession, directory: Path) -> RefSearch:
     return RefSearch(session, Limits(permits(str(directory))), time.monotonic() + 60, lambda: None)
 
 
-def found(broken: Broken, seed: int, directory: Path) -> RefFinding:
-    """What is found of the fault, made as short as it gets; on the right manager it is none."""
-    with opened(ModelSubject("model:", Profile()), directory, broken.open) as session:
-        looking = search(session, directory)
-        looking.run_scenarios(chance=seed)
-        if looking.best is None:
-            looking.run_batch(100, seed)
-        looking.shorten()
-        assert looking.best is not None, f"{broken.name} was not found in {session.histories} histories"
-        save(directory / "f.json", looking.best, "refs:model:")
-        saved = load(directory / "f.json")
-        assert saved == looking.best
-        assert isinstance(saved, RefFinding)
-        again = play_again(session, saved)
-        assert again is not None
-        assert (again.clause, again.told) == (saved.clause, saved.told)
-    with opened(ModelSubject("model:", Profile()), directory) as session:
-        assert play_again(session, saved) is None
+def by_chance(session: RefSession, seed: int) -> RefFinding:
+    """What scenarios find that are drawn, with what disturbs them and with their schedules."""
+    draw = random.Random(seed)
+    for _ in range(3000):
+        try:
+            scenario, budget = draw.choice(SCENARIOS), draw.choice((Budget(), *DISTURBED))
+            play_scenario(session, scenario, budget, lambda choices: draw.randrange(len(choices)))
+        except RefDivergence as diverged:
+            session.clear()
+            return diverged.finding
+    pytest.fail(f"nothing was found in {session.histories} histories")
+
+
+def kept(finding: RefFinding, broken: Broken, directory: Path) -> RefFinding:
+    """The finding as short as it gets; from its file it shows the same again, and on the right manager nothing."""
+    session = in_memory(broken.open)
+    looking = search(session, directory)
+    looking.best = finding
+    looking.shorten()
+    save(directory / "f.json", looking.best, "refs:model:")
+    saved = load(directory / "f.json")
+    assert saved == looking.best
+    assert isinstance(saved, RefFinding)
+    again = play_again(session, saved)
+    assert again is not None
+    assert (again.clause, again.told) == (saved.clause, saved.told)
+    assert play_again(in_memory(), saved) is None
     return saved
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("broken", [SIZE_RACE, CANCELLED_WAITER], ids=lambda broken: broken.name)
 def test_the_faults_of_the_original_are_found_with_every_seed(broken: Broken, seed: int, tmp_path: Path) -> None:
-    began = time.monotonic()
-    finding = found(broken, seed, tmp_path)
+    began, session = time.process_time(), in_memory(broken.open)
+    finding = by_chance(session, seed)
+    took = time.process_time() - began
+    finding = kept(finding, broken, tmp_path)
     assert finding.clause.startswith(("REF-SIZE", "REF-USAGE"))
     assert length(finding.bursts) <= 12, finding.told
-    print(f"{broken.name}, seed {seed}: {time.monotonic() - began:.1f} s, {length(finding.bursts)} steps")
+    print(f"{broken.name}, seed {seed}: {session.histories} histories, {took:.2f} s, shrunk to {length(finding.bursts)} steps")
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.name)
 def test_every_broken_manager_is_found(broken: Broken, tmp_path: Path) -> None:
-    finding = found(broken, 1, tmp_path)
+    looking = search(in_memory(broken.open), tmp_path)
+    looking.run_scenarios(chance=1)
+    assert looking.best is not None
+    finding = kept(looking.best, broken, tmp_path)
     assert length(finding.bursts) <= 16, finding.told
 
 
 def test_the_right_manager_passes(tmp_path: Path) -> None:
-    with opened(ModelSubject("model:", Profile()), tmp_path) as session:
-        looking = search(session, tmp_path)
-        looking.run_batch(25, 7)
-        assert looking.best is None
-        assert session.histories >= 25
-        assert session.calls > 500
-        assert {"REF-NEW-1", "REF-PRUNE-3", "REF-LEAK-1", "REF-CLOSE-2", "REF-PRUNE-4"} <= set(session.reached)
+    session = in_memory()
+    looking = search(session, tmp_path)
+    looking.run_batch(25, 7)
+    assert looking.best is None
+    assert session.histories >= 25
+    assert session.calls > 500
+    assert {"REF-NEW-1", "REF-PRUNE-3", "REF-LEAK-1", "REF-CLOSE-2", "REF-PRUNE-4"} <= set(session.reached)
 
 
 def test_the_same_seed_draws_the_same(tmp_path: Path) -> None:
     drawn = []
     for _ in range(2):
-        with opened(ModelSubject("model:", Profile()), tmp_path) as session:
-            search(session, tmp_path).run_batch(10, 3)
-            drawn.append((session.calls, session.reached))
+        session = in_memory()
+        search(session, tmp_path).run_batch(10, 3)
+        drawn.append((session.calls, session.reached))
     assert drawn[0] == drawn[1]
 
 
@@ -195,19 +174,19 @@ def test_a_second_manager_that_opens_is_found(tmp_path: Path) -> None:
         manager._managed.clear()
         return await open_manager(driver, store, **options)  # type: ignore[arg-type]  # they are what it takes
 
-    with opened(ModelSubject("model:", Profile()), tmp_path, careless) as session:
-        session.begin()
-        with pytest.raises(RefDivergence, match="REF-CLOSE-2"):
-            session.end()
-        session.clear()
+    session = in_memory(careless)
+    session.begin()
+    with pytest.raises(RefDivergence, match="REF-CLOSE-2"):
+        session.end()
+    session.clear()
 
 
 def test_two_calls_that_give_one_handle_are_found(tmp_path: Path) -> None:
-    with opened(ModelSubject("model:", Profile()), tmp_path) as session:
-        session.begin()
-        for op in PAIR:
-            session.play((op,), Budget(), replay(()))
-        session.world.adapter.handles["other"] = session.world.adapter.handles["he"]
-        with pytest.raises(RefDivergence, match="REF-HANDLE-1"):
-            session.play((ref_ops.DiskUsage(),), Budget(), replay(()))
-        session.clear()
+    session = in_memory()
+    session.begin()
+    for op in PAIR:
+        session.play((op,), Budget(), replay(()))
+    session.world.adapter.handles["other"] = session.world.adapter.handles["he"]
+    with pytest.raises(RefDivergence, match="REF-HANDLE-1"):
+        session.play((ref_ops.DiskUsage(),), Budget(), replay(()))
+    session.clear()

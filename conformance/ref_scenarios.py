@@ -1,22 +1,12 @@
-"""Managers of refs behind gates: a set-up, calls that overlap on one record or pair, and in the end nothing is left."""
+"""Calls that overlap on one record or pair, written down: what is run in every order."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from snapspec.conformance.gates import GatedSnapshotter, GatedStore, Gates
-from snapspec.conformance.loop import gated_loop
-from snapspec.conformance.memory import Disk, MemorySnapshotter, MemoryStore
-from snapspec.conformance.refs_subject import RefResponse, RefsAdapter
-from snapspec.conformance.schedule import Budget, Choose, Observer, Run, Unsound, whole
-from snapspec.impl.manager import Manager, open_manager
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
-from snapspec.model.refs import Record
 from snapspec.model.tree import MakeFile
-
-RefRun = Run[RefOperation, RefResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,79 +17,6 @@ class Scenario:
     setup: tuple[RefOperation, ...]
     calls: tuple[RefOperation, ...]
 
-
-class World:
-    """A manager behind gates, over a driver and a disk in memory, which outlive it.
-
-    `open_with` is what opens a manager on the two: `open_manager`, or a broken one.
-    """
-
-    def __init__(self, open_with: Callable[..., Awaitable[Manager]] = open_manager) -> None:
-        self.gates = Gates(gated_loop())
-        self.driver = MemorySnapshotter()
-        self.disk = Disk()
-        self.subject = RefsAdapter(self._open, self.driver)
-        self._open_with = open_with
-
-    async def _open(self, new_id: Callable[[], str]) -> Manager:
-        driver = GatedSnapshotter(self.gates, self.driver)
-        return await self._open_with(driver, GatedStore(self.gates, MemoryStore(self.disk)), new_id=new_id)
-
-    def crashed(self) -> None:
-        """The process has died (after `Run.crash`): the next call is Restart."""
-        self.disk.held = False
-        self.subject.crashed()
-
-    def records(self) -> dict[str, tuple[Record, int]]:
-        """The manager's records in the model's form, each with the number of its open handles."""
-        known = self.subject.manager.records() if self.subject.manager is not None else ()
-        return {r.id: (Record(r.mutable, r.parent, r.equal, r.size), r.handles) for r in known}
-
-    def unnoted(self) -> set[str]:
-        """The snapshots of the driver that no entry of the store names (REF-NOTE-1)."""
-        return self.driver.state.snapshots.keys() - self.disk.entries.keys()
-
-    def left(self) -> str:
-        """What records, store and driver still hold; empty when that is nothing."""
-        left = {
-            "records": list(self.records()),
-            "entries": list(self.disk.entries),
-            "snapshots": list(self.driver.state.snapshots),
-        }
-        return ", ".join(f"{what} {names}" for what, names in left.items() if names)
-
-
-def play(
-    world: World, scenario: Scenario, observer: Observer[RefOperation, RefResponse], choose: Choose, budget: Budget | None = None
-) -> RefRun:
-    """One run of the scenario in a new world. Raises Unsound, and what the observer raises."""
-    run: RefRun = Run(world.gates, world.subject.perform, observer, choose)
-    with whole(run):
-        run.aside(world.subject.start())
-        run.sequence(scenario.setup)
-        run.burst(scenario.calls, budget)
-        if run.crashed:
-            world.crashed()
-        run.sequence([ref_ops.Read(name) for name in world.subject.lists])  # what was given still shows what it showed
-        finish(run, world)
-    return run
-
-
-def finish(run: RefRun, world: World) -> None:
-    """Release, prune and close, as part of the history; then nothing is left (REF-LEAK-1). Raises as `play` does."""
-    if world.subject.closed or world.subject.manager is None:
-        run.sequence([ref_ops.Restart()])
-    releases = [ref_ops.Release(name) for name in world.subject.handles]
-    run.sequence([*releases, ref_ops.Prune(), ref_ops.DiskUsage()])
-    left = world.left()
-    if left:
-        raise Unsound("REF-LEAK-1", f"all is released and pruned, and there is still: {left}")
-    run.sequence([ref_ops.Close()])
-    if world.disk.held:
-        raise Unsound("REF-CLOSE-1", "the manager is closed and its store is not")
-
-
-# --- what is run in every order
 
 _FILE = (MakeFile("f", b"x" * 600),)
 _MUTABLE: tuple[RefOperation, ...] = (ref_ops.New("m", "hm"), ref_ops.Write("hm", _FILE))

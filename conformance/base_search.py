@@ -1,0 +1,109 @@
+"""The search of one process, of drivers and of managers alike: batches of drawn histories, and the shortest form of a finding."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.errors import HypothesisException
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from snapspec.conformance.draw import Limits
+from snapspec.conformance.session import BaseSession, Departure
+
+S = TypeVar("S", bound=BaseSession)
+F = TypeVar("F")
+
+#: Histories that Hypothesis draws under one seed; between batches the clock is looked at.
+BATCH = 25
+
+#: How long, in seconds, a finding is made shorter at most.
+SHORTENING = 60.0
+
+
+@dataclass
+class BaseSearch(ABC, Generic[S, F]):
+    """What is still to do, and what was found. `report` is called before each history."""
+
+    session: S
+    limits: Limits
+    until: float
+    report: Callable[[], None]
+    best: F | None = None
+
+    @abstractmethod
+    def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
+        """The written histories that fall to this one of the workers, until one finds something.
+
+        `chance` is the seed of what is left to chance in them.
+        """
+
+    @abstractmethod
+    def machine(self) -> RuleBasedStateMachine:
+        """One history to be drawn."""
+
+    @abstractmethod
+    def shortest(self, best: F, wanted: Callable[[], bool]) -> F:
+        """The finding, made shorter by replays on the same subject as long as that is `wanted`."""
+
+    #: Steps of the machine in one drawn history.
+    steps = 30
+
+    def wanted(self) -> bool:
+        """Whether another history may begin: Hypothesis asks before each."""
+        self.report()
+        return self.best is None and not self.session.over and time.monotonic() < self.until
+
+    def found(self, finding: F) -> None:
+        """Keep the first finding."""
+        if self.best is None:
+            self.best = finding
+
+    def run_batch(self, examples: int, number: int) -> None:
+        """Draw `examples` histories under the seed `number`, until one finds something. Raises what goes wrong in the kit."""
+
+        def machine() -> RuleBasedStateMachine:
+            return self.machine()
+
+        drawn: Any = seed(number)(machine)
+        try:
+            run_state_machine_as_test(drawn, settings=_settings(examples, self.steps))
+        except Departure:
+            return
+        except Exception as error:
+            if self.session.hindrance is not None:
+                raise self.session.hindrance from None
+            # Once no history is wanted, because something was found or time is up, the machine does nothing any more, and
+            # Hypothesis takes that for a fault.
+            ended = isinstance(error, HypothesisException) and not self.wanted()
+            if self.best is None and not ended:
+                raise
+
+    def shorten(self) -> None:
+        """Make the finding shorter. One that leaves a call behind is not replayed here."""
+        until = time.monotonic() + SHORTENING
+
+        def wanted() -> bool:
+            self.report()
+            return not self.session.over and time.monotonic() < until
+
+        if self.best is not None:
+            self.best = self.shortest(self.best, wanted)
+
+
+def _settings(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        phases=(Phase.generate,),  # histories are made shorter here: by call, as a reader sees them, and sooner
+        database=None,
+        deadline=None,
+        derandomize=False,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+    )
