@@ -9,10 +9,12 @@ import argparse
 import os
 import re
 import secrets
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
@@ -23,16 +25,18 @@ from rich.text import Text
 
 from snapspec.conformance import doctor, machine, ref_draw
 from snapspec.conformance.draw import CONTENT
+from snapspec.conformance.durable import Restart
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.history import load, save
+from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.report.text import finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
-from snapspec.conformance.subjects.address import FORMS, parse
+from snapspec.conformance.subjects.address import FORMS, parse, require_process
+from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.worker import Plan
 
-LEVELS = ("core",)
+LEVELS = ("core", "durable")
 
 EXAMPLES = 500
 
@@ -84,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
             metavar="TIME",
             help=f"how long a call may take (default: {DEADLINE:g}s)",
         )
+    for command in (check, replay):
+        command.add_argument(
+            "--start",
+            default="",
+            metavar="COMMAND",
+            help=f"for level durable: starts the driver, in the foreground; {DIRECTORY} there and in SUBJECT is a new directory",
+        )
+    check.add_argument("--kill", action="store_true", help="for level durable: end the driver by SIGKILL, not by SIGTERM")
     check.add_argument("--level", choices=LEVELS, default="core", help="how far to go (default: core)")
     check.add_argument("--examples", type=_positive, default=EXAMPLES, help=f"histories to draw (default: {EXAMPLES})")
     check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
@@ -153,7 +165,9 @@ def _smoke(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     parse(options.subject)
     saved = load(options.file)
-    run = execute([Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)], _silent)
+    durable = isinstance(saved, Finding) and any(isinstance(step.op, Restart) for step in saved.steps)
+    plan = Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)
+    run = execute([_at_level(plan, "durable" if durable or options.start else "core", options.start, False)], _silent)
     status = _conclude(run, options.subject, None)
     if status == 0:
         print(f"The history of {saved.clause} in {options.file} is allowed now.")
@@ -164,8 +178,10 @@ def _check(options: argparse.Namespace) -> int:
     _optional(options.without, parse(options.subject).refs)
     _writable(options.out)
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
-    print(f"snapspec check {options.subject} --seed {seed}")
-    jobs = min(options.jobs, options.examples)
+    print(f"snapspec check {options.subject} --seed {seed}" + ("" if options.level == "core" else f" --level {options.level}"))
+    # One socket, one driver, unless each process has its own.
+    alone = bool(options.start) and DIRECTORY not in options.start
+    jobs = 1 if alone else min(options.jobs, options.examples)
     plan = Plan(
         "check",
         options.subject,
@@ -175,10 +191,20 @@ def _check(options: argparse.Namespace) -> int:
         without=options.without,
         deadline=options.deadline,
     )
+    plan = _at_level(plan, options.level, options.start, options.kill)
     with _Progress(options.examples, options.budget) as progress:
         run = execute(shared(plan, jobs), progress.show)
         shorten_stuck(run, plan, progress.show)
-    return _conclude(run, options.subject, options.out, options.without)
+    return _conclude(run, options.subject, options.out, options.without, options.start)
+
+
+def _at_level(plan: Plan, level: str, start: str, kill: bool) -> Plan:
+    """The plan at that level. CannotRun when the subject or the options are not for it."""
+    if level == "durable":
+        require_process(parse(plan.subject), start, kill)
+    elif start or kill:
+        raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
+    return replace(plan, level=level, start=start, kill=kill)
 
 
 def _writable(out: Path) -> None:
@@ -224,7 +250,7 @@ class _Progress:
         return min(known, default=None)
 
 
-def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...] = ()) -> int:
+def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...] = (), start: str = "") -> int:
     """Print the verdict; gives the exit status. A finding counts for more than a fault of another process."""
     for why in run.left:
         print(f"snapspec: note: {why}", file=sys.stderr)
@@ -236,7 +262,8 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
         print("\n".join(finding_lines(run.finding)))
         if out is not None:
             save(out, run.finding, subject)
-            print(f"\n  saved as {out}; again: snapspec replay {out} '{subject}'")
+            how = f" --start {shlex.quote(start)}" if start else ""
+            print(f"\n  saved as {out}; again: snapspec replay {out} '{subject}'{how}")
         return 1
     if run.trouble:
         raise CannotRun(run.trouble)

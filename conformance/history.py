@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from snapspec.conformance.codec import decode, encode
+from snapspec.conformance.durable import Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
 from snapspec.model import ops
@@ -69,6 +70,9 @@ def call_text(op: Operation | RefOperation) -> str:
     """A call as one would write it: its name, its arguments, those left at their default aside."""
     if isinstance(op, ops.Nowhere):
         return f"without a namespace: {call_text(op.call)}"
+    name = type(op).__name__.lower()
+    if isinstance(op, Restart):
+        name, op = "kill" if op.kill else "stop", replace(op, kill=False)
     shown = []
     for field in fields(op):
         value = getattr(op, field.name)
@@ -76,7 +80,7 @@ def call_text(op: Operation | RefOperation) -> str:
             shown.append(_text(value))
         elif value != field.default:
             shown.append(f"{field.name}={_text(value)}")
-    return f"{type(op).__name__.lower()}({', '.join(shown)})"
+    return f"{name}({', '.join(shown)})"
 
 
 def _text(value: object) -> str:
@@ -94,6 +98,8 @@ def _text(value: object) -> str:
             return str(value.value)
         case int():
             return str(value)
+        case _ if isinstance(value, Operation):
+            return call_text(value)
         case _:
             arguments = ", ".join(_text(getattr(value, f.name)) for f in fields(value))  # type: ignore[arg-type]  # a change
             return f"{type(value).__name__}({arguments})"

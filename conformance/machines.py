@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from snapspec.conformance import draw
 from snapspec.conformance.draw import Limits, Scope
+from snapspec.conformance.durable import Restart, restart
 from snapspec.conformance.history import Finding
 from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.subjects.base import Subject
@@ -51,13 +52,15 @@ OPERATIONS = (
     Entry("walk", draw.walk, 2),
     Entry("cleanup", draw.cleanup),
     Entry("reopen", draw.reopen, possible=lambda subject: subject.reopens),
+    Entry("stop", restart.stop, 4, needed=True, possible=lambda subject: subject.restarts == "stop"),
+    Entry("kill", restart.kill, 4, needed=True, possible=lambda subject: subject.restarts == "kill"),
     Entry("collect", draw.collect, possible=_through_containerd),
     Entry("nowhere", draw.nowhere, possible=_through_containerd),
 )
 
 
-#: What a run may leave out: the operations that are not needed, and kinds of content.
-OPTIONAL = (*(entry.name for entry in OPERATIONS if not entry.needed), *draw.CONTENT)
+#: What a run may leave out: the operations that are not needed, calls under way when the driver ends, and kinds of content.
+OPTIONAL = (*(entry.name for entry in OPERATIONS if not entry.needed), restart.CUT, *draw.CONTENT)
 
 
 class SnapshotMachine(RuleBasedStateMachine):
@@ -108,6 +111,8 @@ class SnapshotMachine(RuleBasedStateMachine):
         if isinstance(op, ops.Prepare | ops.View | ops.Commit | ops.Remove):
             # A key that was just refused, removed or committed is where the next call may meet leftovers.
             self.freed.append(op.key)
+        elif isinstance(op, Restart):
+            self.freed += [call.key for call in op.during if isinstance(call, ops.Prepare | ops.View | ops.Commit | ops.Remove)]
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:

@@ -45,6 +45,7 @@ class Share:
     """The end of what the process and its driver have written to stderr."""
     histories: int = 0
     calls: int = 0
+    restarts: int = 0
     reached: Counter[str] = field(default_factory=Counter)
     finding: Finding | RefFinding | None = None
     trouble: str = ""
@@ -81,6 +82,11 @@ class Run:
     def calls(self) -> int:
         """Calls made and judged."""
         return sum(s.calls for s in self.shares)
+
+    @property
+    def restarts(self) -> int:
+        """How often the driver was ended and started again."""
+        return sum(s.restarts for s in self.shares)
 
     @property
     def reached(self) -> Counter[str]:
@@ -207,7 +213,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
         case "error":
             share.fault = told["trace"]
         case "progress" | "done":
-            share.histories, share.calls = told["histories"], told["calls"]
+            share.histories, share.calls, share.restarts = told["histories"], told["calls"], told["restarts"]
             share.reached = Counter(told["reached"])
             share.shrinking = told.get("shrinking", False)
             share.done = told["kind"] == "done"

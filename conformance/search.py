@@ -9,10 +9,12 @@ from typing import TypeVar
 
 from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.draw import PLAIN
+from snapspec.conformance.durable import InFlight, Restart, restart
+from snapspec.conformance.durable.restart import replay_surely
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.machines import SnapshotMachine
 from snapspec.conformance.scenarios import SCENARIOS
-from snapspec.conformance.session import Diverged, Session, replay
+from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.shorten import changed, fewer, shortest, with_less
 from snapspec.model import ops
 from snapspec.model.ops import Operation
@@ -25,7 +27,9 @@ class Search(BaseSearch[Session, Finding]):
 
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
         """See `BaseSearch`; nothing in these is left to chance."""
-        for make in SCENARIOS[number::workers]:
+        restarts = self.session.subject.restarts
+        written = restart.scenarios(restarts == "kill", self.limits) if restarts else SCENARIOS
+        for make in written[number::workers]:
             if self.wanted():
                 calls = (op for op in make() if type(op).__name__.lower() not in self.limits.without)
                 found = scenario(self.session, takewhile(lambda _: self.wanted(), calls))
@@ -38,7 +42,7 @@ class Search(BaseSearch[Session, Finding]):
 
     def shortest(self, best: Finding, wanted: Callable[[], bool]) -> Finding:
         """See `BaseSearch`."""
-        return shorten(best, lambda steps: replay(self.session, steps), wanted)
+        return shorten(best, lambda steps: replay_surely(self.session, steps), wanted)
 
 
 def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
@@ -115,12 +119,24 @@ def simpler(op: Operation) -> Iterator[Operation]:
         yield from (replace(op, call=call) for call in simpler(op.call) if isinstance(call, ops.Nameable))
     else:
         yield from with_less(op)
+    if isinstance(op, Restart):
+        yield from _simpler_during(op)
+
+
+def _simpler_during(op: Restart) -> Iterator[Restart]:
+    """The same with one of the calls under way made simpler."""
+    for at, call in enumerate(op.during):
+        for less in simpler(call):
+            if isinstance(less, InFlight):
+                yield replace(op, during=(*op.during[:at], less, *op.during[at + 1 :]))
 
 
 def _names(op: Operation) -> list[str]:
     """The keys and names that the call names."""
     if isinstance(op, ops.Nowhere):
         return _names(op.call)
+    if isinstance(op, Restart):
+        return [name for call in op.during for name in _names(call)]
     dropped = op.dropped if isinstance(op, ops.Collect) else ()
     return [*(getattr(op, field, "") for field in ("key", "name", "parent")), *dropped]
 
@@ -129,6 +145,8 @@ def _renamed(op: Operation, old: str, new: str) -> Operation:
     """The call with the one name for the other; what stands in a filter stays."""
     if isinstance(op, ops.Nowhere):
         return replace(op, call=_renamed(op.call, old, new))  # type: ignore[arg-type]  # it stays the call that it is
+    if isinstance(op, Restart):
+        return replace(op, during=tuple(_renamed(call, old, new) for call in op.during))  # type: ignore[misc]  # as above
     if isinstance(op, ops.Collect):
         return replace(op, dropped=tuple(new if key == old else key for key in op.dropped))
     for field in ("key", "name", "parent"):

@@ -49,9 +49,12 @@ class Diverged(Departure):
 class BaseSession(ABC):
     """What sessions of drivers and of managers share. `runner` holds the event loop that the subject lives in.
 
-    `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those.
+    `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those,
+    `restarts` how often the driver's process was ended. `repeats` tells whether the same calls meet the same answers.
     Once `signals` holds something, no call begins: SystemExit is raised.
     """
+
+    repeats = True
 
     def __init__(self, runner: asyncio.Runner, deadline: float, signals: Sequence[int]) -> None:
         self.runner = runner
@@ -60,6 +63,7 @@ class BaseSession(ABC):
         self.reached: Counter[str] = Counter()
         self.calls = 0
         self.histories = 0
+        self.restarts = 0
         self.stuck = False
         """A call did not answer: what it holds is unknown, and the subject is not to be used again."""
         self.over = False
@@ -114,9 +118,7 @@ class Session(BaseSession):
 
     def do(self, op: Operation, space: int = 0, *, check: bool = False) -> Response:
         """Make the call and judge its answer; after a refusal look at everything. Raises Diverged."""
-        if self.signals:
-            self.over = True
-            raise SystemExit(1)
+        self.heed_signals()
         began = time.time_ns()
         response = self._answer(space, op)
         ended = time.time_ns()
@@ -140,6 +142,12 @@ class Session(BaseSession):
                 keys = [key for key, s in self.state(each).snapshots.items() if s.kind is not Kind.COMMITTED]
                 self._as_it_was(each, keys, "SNAP-OPEN-1", "the store as it was closed")
         return response
+
+    def heed_signals(self) -> None:
+        """Raises SystemExit when this process was told to end: no call begins then."""
+        if self.signals:
+            self.over = True
+            raise SystemExit(1)
 
     def end(self) -> None:
         """Remove all, children first, as part of the history; then nothing is left."""

@@ -22,17 +22,18 @@ from typing import Any, TextIO
 from snapspec.conformance.base_search import BATCH
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
+from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
-from snapspec.conformance.machine import enter
+from snapspec.conformance.machine import Surroundings, enter
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.ref_search import RefSearch, ref_smoke
 from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import Search, scenario
-from snapspec.conformance.session import DEADLINE, Session, replay
-from snapspec.conformance.subjects.address import make, parse
+from snapspec.conformance.session import DEADLINE, Session
+from snapspec.conformance.subjects.address import make, make_restarted, parse
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
@@ -47,7 +48,7 @@ LAST_RESORT = 25
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
-    what is left out, `deadline` is how many seconds a call may take."""
+    what is left out, `deadline` is how many seconds a call may take; `start` and `kill` are for level durable."""
 
     task: str
     subject: str
@@ -59,6 +60,9 @@ class Plan:
     file: str = ""
     without: tuple[str, ...] = ()
     deadline: float = DEADLINE
+    level: str = "core"
+    start: str = ""
+    kill: bool = False
 
 
 #: Where `tell` writes: once `main` runs, a stream that nothing else in this process has.
@@ -85,12 +89,8 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     """The subject, started, in a session; all is undone at the end, however that comes."""
     surroundings = enter()
     with Workspace.create() as workspace, asyncio.Runner() as runner:
-        subject = make(parse(plan.subject), surroundings, workspace, plan.deadline)
-        session: Session | RefSession
-        if isinstance(subject, RefsSubject):
-            session = RefSession(subject, runner, plan.deadline, _told_to_end)
-        else:
-            session = Session(subject, runner, plan.deadline, _told_to_end)
+        session = _session(plan, surroundings, workspace, runner)
+        subject = session.subject
         try:
             runner.run(subject.start())
             tell("started", note=subject.note, profile=encode(subject.profile), refs=isinstance(subject, RefsSubject))
@@ -102,8 +102,20 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 # The driver holds a call that never came back: nothing here waits for it, the process simply ends.
                 if answered:
                     tell("cannot", why=f"{plan.subject} cannot be closed, it does not answer: mend that first")
-                tell("stuck", own=isinstance(subject, Subject) and subject.reopens)
+                tell("stuck", own=isinstance(subject, Subject) and (subject.reopens or subject.fresh))
                 _leave(workspace)
+
+
+def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runner: asyncio.Runner) -> Session | RefSession:
+    """The session with the subject of the plan, not yet started."""
+    address = parse(plan.subject)
+    if plan.level == "durable":
+        restarted = make_restarted(address, surroundings, workspace, plan.deadline, plan.start, plan.kill)
+        return RestartSession(restarted, runner, plan.deadline, _told_to_end)
+    subject = make(address, surroundings, workspace, plan.deadline)
+    if isinstance(subject, RefsSubject):
+        return RefSession(subject, runner, plan.deadline, _told_to_end)
+    return Session(subject, runner, plan.deadline, _told_to_end)
 
 
 def _leave(workspace: Workspace) -> None:
@@ -128,7 +140,8 @@ def run(plan: Plan) -> None:
 
 
 def _counts(session: Session | RefSession) -> dict[str, Any]:
-    return {"histories": session.histories, "calls": session.calls, "reached": dict(session.reached)}
+    restarts = session.restarts if isinstance(session, Session) else 0
+    return {"histories": session.histories, "calls": session.calls, "restarts": restarts, "reached": dict(session.reached)}
 
 
 def _tell_finding(finding: Finding | RefFinding | None) -> None:
@@ -149,7 +162,7 @@ def _replay(session: Session | RefSession, file: Path) -> None:
     elif isinstance(saved, RefFinding):
         raise CannotRun("the history is of refs over a driver: replay it on refs: followed by the driver's address")
     else:
-        _show(session, replay(session, saved.steps))
+        _show(session, replay_often(session, saved.steps))
 
 
 def _show(session: Session | RefSession, found: Finding | RefFinding | None) -> None:

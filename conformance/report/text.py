@@ -83,9 +83,8 @@ def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
     known = owed(run.profile, run.refs)
     met = [c for c in known if c in reached]
     verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
-    return (
-        f"{verdict}: {subject}: {run.histories} histories, {run.calls} calls, {len(met)} of {len(known)} clauses put to the test"
-    )
+    done = f"{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
+    return f"{verdict}: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
 
 
 def progress_line(run: Run, examples: int, left: float | None) -> str:

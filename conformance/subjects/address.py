@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from snapspec.conformance.contents import Contents
+from snapspec.conformance.durable.process import command
+from snapspec.conformance.durable.reference import KilledReference
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.machine import Surroundings
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.abstract import ModelSubject
 from snapspec.conformance.subjects.base import Subject
-from snapspec.conformance.subjects.grpc import ContainerdSubject, PluginSubject
+from snapspec.conformance.subjects.grpc import DIRECTORY, ContainerdSubject, PluginSubject
 from snapspec.conformance.subjects.python import PythonSubject, find_factory
 from snapspec.conformance.subjects.reference import ReferenceSubject, choose_ground
 from snapspec.conformance.subjects.refs import RefsSubject
@@ -106,11 +108,46 @@ def make(address: Address, surroundings: Surroundings, workspace: Workspace, dea
     return RefsSubject(address.text, driver, workspace.scratch("refs"), Declared(commit_keeps_lists=keeps))
 
 
+#: Subjects whose process the kit ends and starts: the server of a socket, and the reference.
+Restarted = PluginSubject | KilledReference
+
+
+def require_process(address: Address, start: str, kill: bool) -> None:
+    """CannotRun, saying what is missing or too much, unless the process of the subject can be ended and started with these."""
+    if address.refs or address.kind not in ("ref", "containerd", "plugin"):
+        raise CannotRun(f"{address.text} has no process of its own to end: level durable is for ref:, containerd: and plugin:")
+    if address.kind == "ref" and (start or kill):
+        raise CannotRun("the kit starts and kills the reference by itself: leave --start and --kill out")
+    if address.kind != "ref" and not start:
+        raise CannotRun("level durable ends the driver and starts it again: say how it is started, with --start 'COMMAND'")
+    if start:
+        command(start)
+    if (DIRECTORY in start) != address.place.startswith(f"{DIRECTORY}/"):
+        raise CannotRun(f"{DIRECTORY} stands for one directory: write it in --start and at the beginning of the socket's path")
+
+
+def make_restarted(
+    address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float, start: str, kill: bool
+) -> Restarted:
+    """The subject, not yet started, whose process the kit starts by the command `start`. CannotRun as `require_process`."""
+    require_process(address, start, kill)
+    contents = _contents(surroundings, workspace)
+    if address.kind == "ref":
+        return _reference(address, surroundings, workspace, contents, KilledReference)
+    subject = _remote(address, contents, workspace, deadline)
+    subject.restarted(command(start), "kill" if kill else "stop")
+    return subject
+
+
+def _contents(surroundings: Surroundings, workspace: Workspace) -> Contents:
+    return Contents(workspace.scratch("mnt"), mounts=surroundings.how != "none", root=surroundings.how == "root")
+
+
 def _driver(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float) -> Subject:
-    contents = Contents(workspace.scratch("mnt"), mounts=surroundings.how != "none", root=surroundings.how == "root")
+    contents = _contents(surroundings, workspace)
     match address.kind:
         case "ref":
-            return _reference(address, surroundings, workspace, contents)
+            return _reference(address, surroundings, workspace, contents, ReferenceSubject)
         case "model":
             return _model(address)
         case "py":
@@ -121,14 +158,19 @@ def _driver(address: Address, surroundings: Surroundings, workspace: Workspace, 
             return _remote(address, contents, workspace, deadline)
 
 
-def _reference(address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents) -> Subject:
+Reference = TypeVar("Reference", bound=ReferenceSubject)
+
+
+def _reference(
+    address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents, kind: type[Reference]
+) -> Reference:
     if address.place not in REFERENCES:
         raise CannotRun(f"there is no reference {address.place!r}: write ref:overlay or ref:copy")
     plain = _choice(address, "plain", {"yes": True, "no": False}, False)
     file_system = _choice(address, "fs", {"ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs"}, "ext4")
     size = _size(address, _LEAST[file_system])
     ground = choose_ground(address.place, plain, surroundings)
-    return ReferenceSubject(address.text, contents, workspace.scratch("store"), ground, size, file_system)
+    return kind(address.text, contents, workspace.scratch("store"), ground, size, file_system)
 
 
 #: The size of a pool that was given none.
@@ -152,7 +194,7 @@ def _model(address: Address) -> Subject:
     return ModelSubject(address.text, _declared(Profile(door=door), address))
 
 
-def _remote(address: Address, contents: Contents, workspace: Workspace, deadline: float) -> Subject:
+def _remote(address: Address, contents: Contents, workspace: Workspace, deadline: float) -> PluginSubject:
     if not address.place:
         raise CannotRun(f"{address.kind}: names no socket: write {address.kind}:/path/to/socket?snapshotter=NAME")
     snapshotter = address.options.get("snapshotter", "" if address.kind == "containerd" else "snapspec")
@@ -161,7 +203,8 @@ def _remote(address: Address, contents: Contents, workspace: Workspace, deadline
     door = Door.METADATA if address.kind == "containerd" else Door.DIRECT
     known = KNOWN.get(snapshotter, Profile())
     profile = _declared(replace(known, door=door, wire=True, rebase=Rebase.IGNORED), address)
-    socket = f"unix://{Path(address.place).absolute()}"
+    place = address.place if address.place.startswith(f"{DIRECTORY}/") else Path(address.place).absolute()
+    socket = f"unix://{place}"
     # The session's deadline comes first: the kit then knows that the call hangs, and does not take its end for an answer.
     deadline = 3 * deadline
     if door is Door.DIRECT:

@@ -7,8 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from snapspec.conformance.contents import Contents, own_directory
+from snapspec.conformance.durable.child import Gone
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import measure
 from snapspec.conformance.subjects.remote import TransportLost
@@ -26,7 +28,8 @@ class Subject(ABC):
     """A snapshotter under test. One history after another runs on it; each has names of its own.
 
     `spaces` is the number of namespaces that a history may use, `reopens` whether the store can be closed and opened again,
-    `note` says in a few words what was taken. Every method may raise CannotRun.
+    `restarts` how its process ends in a history, if it does, and `fresh` whether an empty store can then be had, `note` says in
+    a few words what was taken. Every method may raise CannotRun.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Subject(ABC):
     profile: Profile
     spaces: int = 1
     reopens: bool = False
+    fresh: bool = False
+    restarts: Literal["", "stop", "kill"] = ""
 
     @abstractmethod
     async def start(self) -> None:
@@ -109,7 +114,7 @@ class PortSubject(Subject):
             raise
         except SnapshotError as error:
             return Failed(error.error, str(error))
-        except TransportLost as error:
+        except (TransportLost, Gone) as error:
             return Lost(str(error))
         except MountError as error:
             return Failed(ErrorClass.UNKNOWN, f"the list cannot be mounted: {error}")
@@ -144,10 +149,10 @@ class PortSubject(Subject):
                 await driver.commit(self._key(name), self._key(key), dict(labels), self._key(parent))
                 # The list is no longer to be used; the directory that it showed is still the layer's own.
                 self._places[space, name] = self._places.get((space, key), "")
-                self._forget(space, key)
+                self.forget(space, key)
             case ops.Remove(key):
                 await driver.remove(self._key(key))
-                self._forget(space, key)
+                self.forget(space, key)
             case ops.Mounts(key):
                 return self._keep(await driver.mounts(self._key(key)))
             case ops.Stat(key):
@@ -191,8 +196,8 @@ class PortSubject(Subject):
         self._places[space, key] = own_directory(given)
         return given
 
-    def _forget(self, space: int, key: str) -> None:
-        """The snapshot is gone, and its list is no longer to be used."""
+    def forget(self, space: int, key: str) -> None:
+        """The snapshot is gone, or may be: its list is no longer to be used."""
         self._given.pop((space, key), None)
         self._places.pop((space, key), None)
 

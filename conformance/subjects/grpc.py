@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import socket
+import time
 from contextlib import suppress
+from pathlib import Path
 from secrets import token_hex
+from typing import Literal
 
 import grpc.aio
 
 from snapspec.conformance.contents import Contents
+from snapspec.conformance.durable.process import Process, drop_mounts
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.subjects.base import PortSubject, clear_prefix
-from snapspec.conformance.subjects.remote import Containerd, RemoteSnapshotter, TransportLost, connect, probe
+from snapspec.conformance.subjects.remote import Containerd, RemoteSnapshotter, TransportLost, connect, probe, socket_path
 from snapspec.conformance.workspace import Note, Workspace
 from snapspec.impl.errors import AlreadyExists, NotFound, SnapshotError
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.state import Profile
 from snapspec.model.values import Info, Kind
 
+#: Seconds until a server that the kit has started must take connections.
+READY = 30.0
+
+#: Stands in a command and in an address for a new, empty directory of the run.
+DIRECTORY = "{dir}"
+
 
 class PluginSubject(PortSubject):
-    """A snapshotter's own socket. The kit cannot reopen its store; it touches names with the run's prefix only."""
+    """A snapshotter's own socket. The kit cannot reopen its store; it touches names with the run's prefix only.
+
+    With a command the kit itself starts the server, and at the end of the run ends it. Where the command and the address name
+    DIRECTORY, the store is the run's own: a new directory stands there in its place.
+    """
 
     reopens = False
+    process: Process | None = None
+    _words: tuple[str, ...] = ()
+    _place: Path | None = None
 
     def __init__(
         self,
@@ -57,19 +76,64 @@ class PluginSubject(PortSubject):
 
     async def start(self) -> None:
         """Connect and find the snapshotter. CannotRun with the remedy when there is none."""
-        await self._connect((None,))
+        await self.begin_process()
+        await self._open()
         await probe(self.remotes[0])
         self._note({"kind": "plugin", "address": self.address, "snapshotter": self.snapshotter, "prefix": self.run_prefix})
 
+    def restarted(self, words: tuple[str, ...], how: Literal["stop", "kill"]) -> None:
+        """Before the start: let the server be that command, which the kit ends and starts in each history."""
+        self._words, self.restarts, self._template = words, how, self.address
+        self.fresh = DIRECTORY in self.address
+
+    async def begin_process(self) -> None:
+        """Start the server, where that is the kit's to do. CannotRun when there is one already: that is somebody else's."""
+        if not self._words:
+            return
+        scratch = self.workspace.scratch("driver")
+        if self.fresh:
+            self._place = scratch
+            self.address = self._template.replace(DIRECTORY, str(scratch))
+        self.process = Process([word.replace(DIRECTORY, str(scratch)) for word in self._words], scratch / "log")
+        if _is_served(self.address):
+            raise CannotRun(f"somebody serves {socket_path(self.address)} already: end that, or name a socket that --start makes")
+        self.process.start()
+
+    async def renew(self) -> bool:
+        """End the server and start it on an empty store, where the store is the run's own; gives whether it is."""
+        if self.fresh:
+            await self._abandon(kill=True)
+            await self.start()
+        return self.fresh
+
+    async def _abandon(self, kill: bool) -> None:
+        """Disconnect and end the server, where the kit has started it."""
+        await self._disconnect()
+        if self.process is not None:
+            await asyncio.to_thread(self.process.end, kill)
+        if self._place is not None:
+            drop_mounts(self._place)
+
+    async def again(self) -> None:
+        """Start the server once more, after it was ended, and connect. CannotRun when it does not serve."""
+        assert self.process is not None, "the kit starts it"
+        await self._disconnect()
+        self.process.start()
+        await self._open()
+
+    async def _open(self) -> None:
+        await self._connect((None,))
+
     async def _connect(self, namespaces: tuple[str | None, ...], lease: str | None = None) -> None:
-        self.channel = await connect(self.address)
+        self.channel = await (connect(self.address) if self.process is None else _connect_to(self.process, self.address))
         for namespace in namespaces:
             self.remotes.append(RemoteSnapshotter(self.address, self.snapshotter, namespace, lease, self.deadline))
 
     def _note(self, note: Note) -> None:
-        """Let a later run clean up, should this one be killed."""
-        self.noted = note
-        self.workspace.note(note)
+        """Let a later run clean up, should this one be killed. A store of the run goes with the run."""
+        if not self.fresh:
+            self.noted = note
+            self.workspace.note(note)
 
     async def reopen(self, close_twice: bool) -> None:
         """Never called: `reopens` is False."""
@@ -82,11 +146,14 @@ class PluginSubject(PortSubject):
 
     async def stop(self) -> None:
         """Remove what bears the run's prefix and disconnect. What cannot be removed stays noted for the next run."""
-        if self.noted is not None:
+        if self.noted is not None and self.channel is not None:
             with suppress(TransportLost):
                 if await undo(self.remotes, self._layers(), self.noted) == 0:
                     self.workspace.strike(self.noted)
                     self.noted = None
+        await self._abandon(kill=False)
+
+    async def _disconnect(self) -> None:
         for remote in self.remotes:
             await remote.close()
         self.remotes.clear()
@@ -127,8 +194,8 @@ class ContainerdSubject(PluginSubject):
 
     async def start(self) -> None:
         """Connect, find the snapshotter, make the leases. CannotRun with the remedy when that cannot be."""
-        await self._connect(self.namespaces, self.lease)
-        self._nowhere = RemoteSnapshotter(self.address, self.snapshotter, None, None, self.deadline)
+        await self.begin_process()
+        await self._open()
         await probe(self.remotes[0])
         self._note(
             {
@@ -149,6 +216,10 @@ class ContainerdSubject(PluginSubject):
                 await containerd.create_lease(self.lease, labels)
             except SnapshotError as error:
                 raise CannotRun(f"containerd refuses a lease ({error}): the kit needs one to keep what it makes") from error
+
+    async def _open(self) -> None:
+        await self._connect(self.namespaces, self.lease)
+        self._nowhere = RemoteSnapshotter(self.address, self.snapshotter, None, None, self.deadline)
 
     def _layers(self) -> list[Containerd]:
         if self.channel is None:
@@ -171,16 +242,40 @@ class ContainerdSubject(PluginSubject):
             try:
                 await self.driver(space).stat(key)
             except NotFound:
-                self._forget(space, key.removeprefix(self.prefix))
+                self.forget(space, key.removeprefix(self.prefix))
             else:
                 await containerd.add_to_lease(self.lease, self.snapshotter, key)
 
-    async def stop(self) -> None:
-        """As the other; and the leases and the run's own namespaces go."""
-        await super().stop()
+    async def _disconnect(self) -> None:
+        await super()._disconnect()
         if self._nowhere is not None:
             await self._nowhere.close()
             self._nowhere = None
+
+
+def _is_served(address: str) -> bool:
+    """Whether somebody takes connections at `address`."""
+    with socket.socket(socket.AF_UNIX) as knock:
+        try:
+            knock.connect(socket_path(address))
+        except OSError:
+            return False
+    return True
+
+
+async def _connect_to(process: Process, address: str) -> grpc.aio.Channel:
+    """A channel to the server that was just started. CannotRun when it ends, or does not serve in time."""
+    until = time.monotonic() + READY
+    while True:
+        try:
+            return await connect(address)
+        except CannotRun:
+            why = process.ended() or ("" if time.monotonic() < until else f"it does not within {READY:g} s")
+            if why:
+                raise CannotRun(
+                    f"the command of --start does not serve {socket_path(address)}: {why}; mend the command or the address"
+                ) from None
+        await asyncio.sleep(0.01)
 
 
 async def collect_garbage(containerd: Containerd) -> None:

@@ -1,0 +1,195 @@
+"""The reference as a process of its own, which can be killed: calls go to it and answers come back over a pair of sockets.
+
+The process has the kit's mount namespace: what it has mounted is there when it is killed, as it would be on a machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import pickle
+import signal
+import socket
+import sys
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from snapspec.impl.copy import open_copy
+from snapspec.impl.errors import SnapshotError
+from snapspec.impl.loopback import PoolError, open_pool
+from snapspec.impl.overlay import open_overlay
+from snapspec.impl.ports import Snapshotter
+from snapspec.model.values import Info, Mount, Usage
+
+#: How the reference is opened: overlay or copy, its directory, `userxattr`, and the size and the file system of its pool, if any.
+How = tuple[str, str, bool, int, str]
+
+#: The number of the first word of the child: that it is ready, or why it cannot be.
+READY = 0
+
+
+class Gone(ConnectionError):
+    """The child has ended under a call or before it."""
+
+
+# --- in the kit
+
+
+class Child:
+    """The snapshotter port, over the kit's end of the pair. Raises Gone where no answer comes."""
+
+    def __init__(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self._writer = writer
+        self._numbers = itertools.count(READY + 1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {READY: asyncio.get_running_loop().create_future()}
+        self.ready = self._waiting[READY]
+        self._listening = asyncio.create_task(self._listen(reader))
+
+    async def _listen(self, reader: StreamReader) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                number, value = await _receive(reader)
+                waiting = self._waiting.pop(number)
+                if not waiting.done():
+                    waiting.set_result(value)
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(Gone("the process has ended"))
+        self._waiting.clear()
+
+    async def _ask(self, name: str, *arguments: Any) -> Any:
+        if self._listening.done():
+            raise Gone("the process has ended before the call")
+        number = next(self._numbers)
+        self._waiting[number] = answer = asyncio.get_running_loop().create_future()
+        _send(self._writer, (number, name, arguments))
+        value = await answer
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    async def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
+        """See the port."""
+        mounts: Sequence[Mount] = await self._ask("prepare", key, parent, dict(labels or {}))
+        return mounts
+
+    async def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
+        """See the port."""
+        mounts: Sequence[Mount] = await self._ask("view", key, parent, dict(labels or {}))
+        return mounts
+
+    async def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
+        """See the port."""
+        await self._ask("commit", name, key, dict(labels or {}), parent)
+
+    async def remove(self, key: str) -> None:
+        """See the port."""
+        await self._ask("remove", key)
+
+    async def mounts(self, key: str) -> Sequence[Mount]:
+        """See the port."""
+        mounts: Sequence[Mount] = await self._ask("mounts", key)
+        return mounts
+
+    async def stat(self, key: str) -> Info:
+        """See the port."""
+        info: Info = await self._ask("stat", key)
+        return info
+
+    async def update(self, info: Info, paths: Sequence[str] = ()) -> Info:
+        """See the port."""
+        after: Info = await self._ask("update", info, tuple(paths))
+        return after
+
+    async def usage(self, key: str) -> Usage:
+        """See the port."""
+        usage: Usage = await self._ask("usage", key)
+        return usage
+
+    async def walk(self, filters: Sequence[str] = ()) -> AsyncIterator[Info]:
+        """See the port."""
+        for info in await self._ask("walk", tuple(filters)):
+            yield info
+
+    async def cleanup(self) -> None:
+        """See the port."""
+        await self._ask("cleanup")
+
+    async def close(self) -> None:
+        """Close this end: a child that lives closes its store and ends."""
+        self._writer.close()
+        self._listening.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await self._listening
+
+
+async def connect(ours: socket.socket) -> Child:
+    """The child at the other end of the pair."""
+    return Child(*await asyncio.open_connection(sock=ours))
+
+
+def _send(writer: StreamWriter, message: object) -> None:
+    body = pickle.dumps(message)
+    writer.write(len(body).to_bytes(8, "big") + body)
+
+
+async def _receive(reader: StreamReader) -> Any:
+    length = int.from_bytes(await reader.readexactly(8), "big")
+    return pickle.loads(await reader.readexactly(length))  # from our own process, over a pair that nobody else has
+
+
+# --- in the child
+
+
+async def serve(opening: Awaitable[Snapshotter], theirs: socket.socket) -> None:
+    """Open a driver, say so, and answer until the kit closes its end or the process is told to end; then close it."""
+    reader, writer = await asyncio.open_connection(sock=theirs)
+    try:
+        driver = await opening
+    except (PoolError, SnapshotError) as error:
+        _send(writer, (READY, str(error)))
+        await writer.drain()
+        return
+    _send(writer, (READY, ""))
+    answering = asyncio.create_task(_answer_all(driver, reader, writer))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, answering.cancel)
+    with suppress(asyncio.CancelledError):
+        await answering
+    await driver.close()
+
+
+async def opened(how: How) -> Snapshotter:
+    kind, directory, userxattr, size, file_system = how
+    if kind == "copy":
+        return await open_copy(directory)
+    if not size:
+        return await open_overlay(directory, userxattr=userxattr)
+    pool = await asyncio.to_thread(partial(open_pool, directory, size=size, file_system=file_system))
+    return await open_overlay(pool.root, pool=pool)
+
+
+async def _answer_all(driver: Snapshotter, reader: StreamReader, writer: StreamWriter) -> None:
+    async with asyncio.TaskGroup() as calls:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                number, name, arguments = await _receive(reader)
+                calls.create_task(_answer(driver, writer, number, name, arguments))
+
+
+async def _answer(driver: Snapshotter, writer: StreamWriter, number: int, name: str, arguments: tuple[Any, ...]) -> None:
+    value: Any
+    try:
+        called = getattr(driver, name)(*arguments)
+        value = [info async for info in called] if name == "walk" else await called
+    except SnapshotError as error:
+        value = error
+    _send(writer, (number, value))
+
+
+if __name__ == "__main__":
+    *given, descriptor = sys.argv[1:]
+    asked: How = (given[0], given[1], given[2] == "yes", int(given[3]), given[4])
+    asyncio.run(serve(opened(asked), socket.socket(fileno=int(descriptor))))
