@@ -29,6 +29,7 @@ def owed(profile: Profile | None, refs: bool = False) -> list[str]:
     through_containerd = profile.door is Door.METADATA
     # A driver need not have labels of its own, and nothing here overlaps or dies.
     left_out = {"SNAP-FAIL-2", "SNAP-LABEL-3", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
+    left_out |= {c for c in clauses() if c.startswith(("SNAP-DURABLE-", "SNAP-POWER-"))}
     if not profile.wire:
         left_out.add("SNAP-WALK-8")
     if through_containerd:
