@@ -28,8 +28,9 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, Step
 from snapspec.conformance.machines import OPERATIONS
-from snapspec.conformance.search import fewer, simpler
+from snapspec.conformance.search import simpler
 from snapspec.conformance.session import SPARE, Diverged, Session
+from snapspec.conformance.shorten import fewer
 from snapspec.conformance.subjects.reference import Ground, ReferenceSubject
 from snapspec.impl import syscalls
 from snapspec.impl.loopback import Pool, open_pool
