@@ -29,14 +29,14 @@ from snapspec.conformance.durable import Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
-from snapspec.conformance.report.text import finding_lines, owed, progress_line, summary
+from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.worker import Plan
 
-LEVELS = ("core", "durable")
+LEVELS = ("core", "faults", "durable")
 
 EXAMPLES = 500
 
@@ -204,6 +204,8 @@ def _at_level(plan: Plan, level: str, start: str, kill: bool) -> Plan:
         require_process(parse(plan.subject), start, kill)
     elif start or kill:
         raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
+    elif level == "faults" and not parse(plan.subject).refs:
+        raise CannotRun("level faults is for refs: followed by a driver's address")
     return replace(plan, level=level, start=start, kill=kill)
 
 
@@ -272,6 +274,8 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
         raise CannotRun("the kit itself failed, see above: please report it")
     if run.calls == 0:
         raise CannotRun("nothing was run: give more examples or a longer budget")
+    for text in disturbance_lines(run):
+        print(f"  {text}")
     if out is not None:
         missing = [clause for clause in owed(run.profile, run.refs) if clause not in run.reached]
         if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 
 from snapspec.conformance.base_search import BaseSearch
@@ -12,7 +13,7 @@ from snapspec.conformance.ref_history import Burst, RefFinding, size
 from snapspec.conformance.ref_machine import RefMachine
 from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, Scenario
 from snapspec.conformance.ref_session import RefDivergence, RefSession, play_again
-from snapspec.conformance.schedule import Budget, Choice, Choose, explore
+from snapspec.conformance.schedule import Budget, Choice, Choose, disturb_each, explore
 from snapspec.conformance.shorten import fewer, shortest, with_less
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
@@ -23,6 +24,9 @@ UNDISTURBED = Budget()
 #: How the calls of a scenario are disturbed, beside not at all.
 DISTURBED = (Budget(cancels=1), Budget(faults=1), Budget(holds=1), Budget(crash=True), Budget(cancels=2, faults=1, holds=1))
 
+#: One disturbance, of each kind, as level faults has it at every point.
+SINGLY = (Budget(faults=1), Budget(cancels=1), Budget(holds=1), Budget(crash=True))
+
 #: Schedules of each scenario for each of these, where all is in memory; over other drivers, which are slower, one.
 SAMPLE = 20
 
@@ -32,15 +36,20 @@ FREELY = 2
 
 @dataclass
 class RefSearch(BaseSearch[RefSession, RefFinding]):
-    """The search for what departs from the spec of refs."""
+    """The search for what departs from the spec of refs. `everywhere`: a scenario meets each disturbance at each point."""
 
+    everywhere: bool = False
     schedules: dict[str, int] = field(default_factory=dict)
     """How many schedules a scenario has, for those of which every one was run."""
 
     steps = 20
 
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
-        """See `BaseSearch`: every schedule where all is in memory, over other drivers a few; and disturbed ones by chance."""
+        """See `BaseSearch`: every schedule where all is in memory, over other drivers a few; and disturbed ones by chance.
+
+        `everywhere`: where all is in memory every schedule is disturbed once at every point, elsewhere and of five calls the
+        simplest one.
+        """
         try:
             for scenario in (*SCENARIOS, *FIVE_CALLS)[number::workers]:
                 _run_scenario(self, scenario, random.Random(f"{chance} {scenario.name}"))
@@ -102,6 +111,9 @@ def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -
     elif search.wanted():
         for _ in range(FREELY):
             search.session.play_freely((*(Burst((op,)) for op in scenario.setup), Burst(scenario.calls)))
+    for budget in SINGLY if search.everywhere else ():
+        every = explore if in_memory and scenario in SCENARIOS else disturb_each
+        every(partial(once, budget=budget))
     for budget in DISTURBED:
         for _ in range(SAMPLE if in_memory else 1):
             once(by_chance, budget)

@@ -16,7 +16,7 @@ from snapspec.conformance.ref_reached import by_answer, by_choice, by_records
 from snapspec.conformance.ref_watch import RefDiverged, RefWatch
 from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
-from snapspec.conformance.schedule import Budget, Choice, Choose, Run, Unsound, replay
+from snapspec.conformance.schedule import DISTURBANCES, Budget, Choice, Choose, Move, Run, Unsound, replay
 from snapspec.conformance.session import DEADLINE, BaseSession, Departure
 from snapspec.conformance.subjects.refs import NEIGHBOUR, RefsSubject, RefWorld
 from snapspec.conformance.subjects.remote import TransportLost
@@ -153,6 +153,8 @@ class RefSession(BaseSession):
         for event in self.run.events[seen:]:
             if isinstance(event, Choice):
                 self.reached.update(by_choice(event))
+                if event.what in DISTURBANCES:
+                    self.disturbed[self._disturbance(event)] += 1
                 continue
             op = self.run.operations[event.call]
             self.reached.update(by_answer(op, event.answer, together=together))
@@ -161,6 +163,16 @@ class RefSession(BaseSession):
                     self._pruned.update(name for names, _ in removed for name in names)
                 case RefFailed(RefError.NOT_FOUND) if getattr(op, "record", "") in self._pruned:
                     self.reached["REF-PRUNE-2"] += 1
+
+    def _disturbance(self, choice: Choice) -> str:
+        """What was done to which call, and where: a crash is one of all calls."""
+        if choice.gate is None:
+            kind = "any call" if choice.what is Move.CRASH else self._kind(choice.call)
+            return f"{kind}: {choice.what.value}"
+        return f"{self._kind(choice.call)}: {choice.what.value} {choice.gate.port} {choice.gate.name}"
+
+    def _kind(self, call: int) -> str:
+        return type(self.run.operations[call]).__name__.lower()
 
     def end(self) -> None:
         """Release, prune and close, as part of the history; then nothing is left (REF-LEAK-1). Raises RefDivergence."""

@@ -47,6 +47,7 @@ class Share:
     calls: int = 0
     restarts: int = 0
     reached: Counter[str] = field(default_factory=Counter)
+    disturbed: Counter[str] = field(default_factory=Counter)
     finding: Finding | RefFinding | None = None
     trouble: str = ""
     """Why the process could do nothing: one sentence with the remedy."""
@@ -92,6 +93,11 @@ class Run:
     def reached(self) -> Counter[str]:
         """How often each clause was put to the test."""
         return sum((s.reached for s in self.shares), Counter())
+
+    @property
+    def disturbed(self) -> Counter[str]:
+        """How often what was done to which operation: `operation: what`."""
+        return sum((s.disturbed for s in self.shares), Counter())
 
     @property
     def finding(self) -> Finding | RefFinding | None:
@@ -214,7 +220,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
             share.fault = told["trace"]
         case "progress" | "done":
             share.histories, share.calls, share.restarts = told["histories"], told["calls"], told["restarts"]
-            share.reached = Counter(told["reached"])
+            share.reached, share.disturbed = Counter(told["reached"]), Counter(told["disturbed"])
             share.shrinking = told.get("shrinking", False)
             share.done = told["kind"] == "done"
         case "stuck":

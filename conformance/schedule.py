@@ -406,6 +406,35 @@ def explore(once: Callable[[Choose], object]) -> int:
     return count
 
 
+#: The choices that disturb a call: none of them is ever the simplest.
+DISTURBANCES = (Verdict.HOLD, Verdict.FAIL_BEFORE, Verdict.FAIL_AFTER, Move.CANCEL, Move.CRASH)
+
+
+class Nth:
+    """The chooser of the simplest run, disturbed once: by the disturbance numbered `number`, from 0 on, of all that it offers."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, choices: Sequence[Choice]) -> int:
+        for index, choice in enumerate(choices):
+            if choice.what in DISTURBANCES:
+                self.left -= 1
+                if self.left == -1:
+                    return index
+        return 0
+
+
+def disturb_each(once: Callable[[Choose], object]) -> int:
+    """Call `once` for the simplest schedule with each single disturbance at each point of it. Gives how many those were."""
+    for number in itertools.count():
+        choose = Nth(number)
+        once(choose)
+        if choose.left >= 0:
+            return number
+    raise AssertionError("a run ends")
+
+
 def explore_strikes(once: Callable[[Choose, int], Run[Op, Answer]]) -> int:
     """`explore` with a call cancelled after 0 callbacks (`Budget.cancel_at`), then after 1, until no run comes so far.
 

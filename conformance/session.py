@@ -50,7 +50,8 @@ class BaseSession(ABC):
     """What sessions of drivers and of managers share. `runner` holds the event loop that the subject lives in.
 
     `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those,
-    `restarts` how often the driver's process was ended. `repeats` tells whether the same calls meet the same answers.
+    `restarts` how often the driver's process was ended, `disturbed` what else was done to which calls.
+    `repeats` tells whether the same calls meet the same answers.
     Once `signals` holds something, no call begins: SystemExit is raised.
     """
 
@@ -64,6 +65,7 @@ class BaseSession(ABC):
         self.calls = 0
         self.histories = 0
         self.restarts = 0
+        self.disturbed: Counter[str] = Counter()
         self.stuck = False
         """A call did not answer: what it holds is unknown, and the subject is not to be used again."""
         self.over = False

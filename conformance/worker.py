@@ -140,8 +140,13 @@ def run(plan: Plan) -> None:
 
 
 def _counts(session: Session | RefSession) -> dict[str, Any]:
-    restarts = session.restarts if isinstance(session, Session) else 0
-    return {"histories": session.histories, "calls": session.calls, "restarts": restarts, "reached": dict(session.reached)}
+    return {
+        "histories": session.histories,
+        "calls": session.calls,
+        "restarts": session.restarts,
+        "reached": dict(session.reached),
+        "disturbed": dict(session.disturbed),
+    }
 
 
 def _tell_finding(finding: Finding | RefFinding | None) -> None:
@@ -190,7 +195,7 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
     search: Search | RefSearch
     if isinstance(session, RefSession):
-        search = RefSearch(session, limits, until, report)
+        search = RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
     else:
         search = Search(session, limits, until, report)
     search.run_scenarios(plan.number, plan.workers, plan.seed)

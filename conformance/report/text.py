@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 
 from snapspec.conformance.clauses import clauses
@@ -86,6 +87,25 @@ def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
     verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
     done = f"{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
     return f"{verdict}: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
+
+
+#: The kinds of what is done to calls, by how their words begin, and how many are told.
+_KINDS = {"fail": "faults", "cancel": "cancellations", "hold": "held answers", "crash": "crashes"}
+
+
+def disturbance_lines(run: Run) -> Iterator[str]:
+    """How often calls were disturbed, and at how many points each operation met a fault; nothing where nothing was disturbed."""
+    counts, points = Counter[str](), Counter[str]()
+    for what, count in run.disturbed.items():
+        operation, _, done = what.partition(": ")
+        kind = _KINDS[done.partition(" ")[0]]
+        counts[kind] += count
+        if kind == "faults":
+            points[operation] += 1
+    if counts:
+        yield "disturbed: " + ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS.values() if counts[kind])
+    if points:
+        yield "fault points: " + ", ".join(f"{operation} {number}" for operation, number in sorted(points.items()))
 
 
 def progress_line(run: Run, examples: int, left: float | None) -> str:
