@@ -15,13 +15,13 @@ import pytest
 containerd = daemons.containerd
 
 
-def snapspec(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+def snapspec(*arguments: str, path: str = "", timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """The command, in a process of its own."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     if path:
         env["PATH"] = path
     command = [sys.executable, "-m", "snapspec.conformance", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
 
 
 def refused(*arguments: str, path: str = "") -> str:

@@ -60,6 +60,7 @@ def test_a_first_build(subject: str) -> None:
         (("check", "ref:overlay?lists=kept"), "has no option 'lists'"),
         (("check", "refs:overlay?fs=zfs"), "one of ext4, xfs, btrfs"),
         (("check", "refs:model:", "--without", "new"), "what can is get, "),
+        (("check", "containerd:/absent/c.sock?snapshotter=native", "--level", "faults"), "level faults is for "),
         (("check", "refs:model:", "--without", "walk"), "cannot be left out"),
         (("check", "refs:containerd:/absent/c.sock?snapshotter=native"), "no socket"),
     ],
@@ -104,6 +105,32 @@ def missed(run: subprocess.CompletedProcess[str]) -> set[str]:
 )
 def test_the_reference_conforms_and_is_held_to_all(subject: str) -> None:
     assert missed(snapspec("check", subject, "--examples", "60", "--seed", "1")) <= RARE
+
+
+def told(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """How often calls were disturbed, by the line that says so."""
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    found = re.search(r"disturbed: (.*)", run.stdout)
+    assert found is not None
+    return {kind: int(count) for count, _, kind in (part.partition(" ") for part in found[1].split(", "))}
+
+
+def test_level_faults_disturbs_every_scenario_at_every_point_over_real_drivers_too() -> None:
+    run = snapspec("check", "refs:overlay", "--level", "faults", "--examples", "1", "--seed", "1")
+    assert min(told(run)[kind] for kind in ("faults", "cancellations", "held answers", "crashes")) > 100
+    points = re.search(r"fault points: (.*)", run.stdout)
+    assert points is not None
+    assert {"new 6", "finalize 4", "prune 4"} <= set(points[1].split(", "))
+
+
+@pytest.mark.deep
+def test_no_single_fault_and_no_crash_loses_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    """In every schedule of the written scenarios at once; the figures are those that the project gives."""
+    run = snapspec("check", "refs:model:", "--level", "faults", "--seed", "1", timeout=900)
+    with capsys.disabled():
+        print("\n".join(["", *run.stdout.splitlines()[-3:]]))
+    assert told(run)["faults"] > 20_000
+    assert told(run)["crashes"] > 5_000
 
 
 def test_all_that_is_owed_is_said() -> None:
