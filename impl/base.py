@@ -23,7 +23,7 @@ from snapspec.impl.loopback import Pool, PoolBusy, PoolError
 from snapspec.impl.mounts import MountError, remove_tree
 from snapspec.impl.records import Record, Records
 from snapspec.impl.scan import measure
-from snapspec.impl.syscalls import syncfs
+from snapspec.impl.syscalls import release_blocks, syncfs
 from snapspec.impl.threads import settled
 from snapspec.model.filters import Filter, matches, parse
 from snapspec.model.values import Info, Kind, Labels, Mount, Usage, labels_of
@@ -200,8 +200,13 @@ class BaseSnapshotter(ABC):
             done = False
             while not done:
                 record = await self._in_order(self._check_commit, name, key, wanted, parent)
-                await self._beside(syncfs, self._root, self._layout.root)
+                await self._beside(self._flush)
                 done = await self._in_order(self._commit, name, key, wanted, parent, record.id)
+
+    def _flush(self) -> None:
+        """Everything is on the disk, and takes the blocks that it will take from now on (SNAP-USAGE)."""
+        syncfs(self._root, self._layout.root)
+        release_blocks(self._root)
 
     def _commit(self, name: str, key: str, labels: Labels, parent: str, synced: int) -> bool:
         """False when the key was removed and prepared again since the sync: then that one has to be synced."""

@@ -216,6 +216,15 @@ def xfs_finish_deletions(fd: int, path: str | None = None) -> None:
     _ioctl(fd, _XFS_IOC_FREE_EOFBLOCKS, bytearray(_XFS_EOFBLOCKS.pack(1, 1)), "XFS_IOC_FREE_EOFBLOCKS", path)
 
 
+def release_blocks(fd: int) -> None:
+    """Frees in the file system of `fd`, if it is an xfs, the blocks beyond the ends of files, as far as this process may."""
+    try:
+        xfs_finish_deletions(fd)
+    except OSError as error:
+        if error.errno not in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES):
+            raise
+
+
 def enter_private_namespace() -> None:
     """Puts the calling thread, and what it starts from now on, in a mount namespace whose mounts reach nobody else.
 

@@ -130,3 +130,21 @@ async def test_other_file_systems_carry_it_too(file_system: str, workdir: Path) 
         await store.remove("two")
         await store.cleanup()
         assert place.left() == {"s": ["1"], "new": [], "trash": []}
+
+
+@asynchronous
+async def test_what_xfs_holds_ready_beyond_the_end_of_a_file_is_not_counted_for_a_committed_layer(workdir: Path) -> None:
+    """It goes when the file system is unmounted, and what was told would then be more than what is there (SNAP-USAGE-5)."""
+    place = Place("pool", workdir, "xfs", 320 << 20)
+    async with place.opened() as store:
+        (source(await store.prepare("key")) / "file").write_bytes(bytes(5000))
+        await store.commit("lower", "key")
+        with mounted(await store.prepare("key", "lower"), place.target) as root, Path(root, "file").open("r+b") as file:
+            file.seek(4096)
+            file.write(b"hello")
+        await store.commit("upper", "key")
+        upper = place.root / "s" / "2" / "fs"
+        told = await store.usage("upper")
+        assert told == du(upper)
+    async with place.opened() as store:
+        assert await store.usage("upper") == told == du(upper)
