@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from snapspec.conformance.durable import images, power, recorder
-from snapspec.conformance.durable.images import Disk
+from snapspec.conformance.durable import PowerCut, Together, images, power, recorder
+from snapspec.conformance.durable.place import place
+from snapspec.conformance.durable.recorded import record, written
 from snapspec.conformance.durable.recorder import Told, read_log, recording
+from snapspec.conformance.durable.survivor import judge
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, call_text
 from snapspec.conformance.report.text import finding_lines
@@ -114,7 +116,7 @@ def test_every_write_and_flush_is_recorded_in_order(workdir: Path) -> None:
 
 def test_the_record_makes_the_image_again(workdir: Path) -> None:
     """Applied to the image that it began with, the whole record of a file system at work gives the image as it then was."""
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         name = here.recorder.name()
         images.copy_sparse(here.template, here.recorder.backing / name)
         with here.recorder.under(here.image, name), open_pool(str(here.image.parent)) as pool:
@@ -126,7 +128,7 @@ def test_the_record_makes_the_image_again(workdir: Path) -> None:
             pool.trim()
         events = read_log(here.recorder.log(name))
         assert {event.told for event in events} == set(Told)
-        disk = Disk(here.template, events, here.directory / "disk.img")
+        disk = here.disk(events)
         whole = images.Cut(len(events), "all", 4096, frozenset(images.pieces(events, len(events), 4096)))
         disk.cut(whole, here.image)
         assert here.image.read_bytes() == (here.recorder.backing / name).read_bytes()
@@ -152,14 +154,14 @@ def test_without_the_package_the_remedy_is_named(workdir: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("calls", [LAYERS[:3], pytest.param(LAYERS, marks=pytest.mark.deep)], ids=["layer", "layers"])
 def test_the_reference_loses_nothing_at_any_flush_of_a_history(workdir: Path, calls: tuple[Operation, ...]) -> None:
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         found = power.try_each(here, calls)
     assert found is None, "\n".join(finding_lines(found))
     assert_nothing_left(workdir)
 
 
 def test_a_short_drawn_run_finds_nothing(workdir: Path) -> None:
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         done = power.run(here, 20, seed=1)
     assert done.finding is None, "\n".join(finding_lines(done.finding))
     assert (done.images, done.divergences) == (20, 0)
@@ -170,7 +172,7 @@ def test_a_short_drawn_run_finds_nothing(workdir: Path) -> None:
 @pytest.mark.deep
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_long_run_finds_nothing(workdir: Path, seed: int) -> None:
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         done = power.run(here, 1000, seed)
     print(done.text())
     assert done.finding is None, "\n".join(finding_lines(done.finding))
@@ -180,26 +182,29 @@ def test_a_long_run_finds_nothing(workdir: Path, seed: int) -> None:
 
 
 def test_a_power_cut_is_told_in_words() -> None:
-    assert call_text(power.PowerCut(kept="all: 3 of 3")) == "powercut(kept='all: 3 of 3')"
-    assert call_text(power.PowerCut(during=ops.Remove("a"))) == "powercut(during=remove('a'))"
+    cut = PowerCut(during=(ops.Remove("a"), ops.Usage("b")), told=3, how="some", grain=512, open=9, bits=b"\x05\x01")
+    during = "power cut during [remove('a'), usage('b')]"
+    assert call_text(cut) == f"{during}: the disk keeps 3 of 9 unflushed pieces of 512 bytes (some)"
+    assert call_text(PowerCut()) == "power cut: the disk owes all that is on it"
+    assert call_text(Together(calls=(ops.Remove("a"), ops.Usage("b")))) == "together(calls=[remove('a'), usage('b')])"
 
 
 def test_what_is_damaged_is_found(workdir: Path) -> None:
     """The judgement of an image, on two that no power cut leaves: an inode of the file system gone, and other data in a file."""
-    with power.place(workdir) as here:
-        recorded = power.record(here, power.written(LAYERS[:3]))
-        disk = Disk(here.template, recorded.events, here.directory / "disk.img")
+    with place(workdir) as here:
+        recorded = record(here, written(LAYERS[:3]))
+        disk = here.disk(recorded.events)
         cut = images.each(recorded.events)[-1]
-        assert power.judge(here, recorded, disk, cut) is None
+        assert judge(here, recorded, disk, cut) is None
         sound = disk.file.read_bytes()
         assert sound.count(b"hello") == 1
         disk.file.write_bytes(sound.replace(b"hello", b"hullo"))
         for kernel in (True, False):
-            assert clause(power.judge(here, recorded, disk, cut, kernel=kernel)) == "SNAP-POWER-2"
+            assert clause(judge(here, recorded, disk, cut, kernel=kernel)) == "SNAP-POWER-2"
         disk.file.write_bytes(sound)
         subprocess.run(["debugfs", "-w", "-R", "clri s/1/fs/f", disk.file], check=True, capture_output=True)
         for kernel in (True, False):
-            assert clause(power.judge(here, recorded, disk, cut, kernel=kernel)).startswith("SNAP-POWER-")
+            assert clause(judge(here, recorded, disk, cut, kernel=kernel)).startswith("SNAP-POWER-")
     assert_nothing_left(workdir)
 
 
@@ -218,8 +223,8 @@ def test_a_recorder_that_dies_is_no_fault_of_the_driver_and_leaves_nothing(workd
         for number in range(50):
             session.do(ops.Prepare(f"a{number}"))
 
-    with pytest.raises(CannotRun, match="recorder of writes is gone"), power.place(workdir) as here:
-        power.record(here, calls)
+    with pytest.raises(CannotRun, match="recorder of writes is gone"), place(workdir) as here:
+        record(here, calls)
     assert_nothing_left(workdir)
 
 
@@ -228,8 +233,8 @@ def test_an_interrupted_history_leaves_nothing(workdir: Path) -> None:
         session.do(ops.Prepare("a"))
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), power.place(workdir) as here:
-        power.record(here, calls)
+    with pytest.raises(KeyboardInterrupt), place(workdir) as here:
+        record(here, calls)
     assert_nothing_left(workdir)
 
 
@@ -249,7 +254,7 @@ def test_neighbours_are_left_alone(workdir: Path) -> None:
         Path(pool.root, "file").write_text("kept")
         (theirs.backing / "x").write_text("kept")
         before = set(mountpoints_below("/")), loops()
-        with power.place(workdir / "run") as here:
+        with place(workdir / "run") as here:
             assert power.run(here, 4, seed=3).images == 4
         assert (set(mountpoints_below("/")), loops()) == before
         assert any(entry.startswith(f"{Path(device).name} ") for entry in loops())
@@ -263,7 +268,8 @@ import sys
 from pathlib import Path
 from snapspec.impl.syscalls import enter_private_namespace
 enter_private_namespace()
-from snapspec.conformance.durable import power
+from snapspec.conformance.durable.place import place
+from snapspec.conformance.durable.recorded import record
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 
@@ -274,8 +280,8 @@ def calls(session):
         session.do(ops.Prepare("b"))
         session.do(ops.Remove("b"))
 
-with power.place(Path(sys.argv[1])) as here:
-    power.record(here, calls)
+with place(Path(sys.argv[1])) as here:
+    record(here, calls)
 """
 
 

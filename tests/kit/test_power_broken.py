@@ -9,7 +9,7 @@ import pytest
 from test_power import requires_recorder
 
 from snapspec.conformance.durable import power
-from snapspec.conformance.durable.power import Opener
+from snapspec.conformance.durable.place import Opener, place
 from snapspec.conformance.history import Finding
 from snapspec.conformance.report.text import finding_lines
 from snapspec.impl.base import BaseSnapshotter, Build
@@ -78,7 +78,7 @@ BROKEN: dict[type[BaseSnapshotter], tuple[str, tuple[Operation, ...]]] = {
 @pytest.mark.parametrize("driver", BROKEN)
 def test_what_is_lost_is_found(driver: type[BaseSnapshotter], workdir: Path) -> None:
     clause, calls = BROKEN[driver]
-    with power.place(workdir, opener(driver)) as here:
+    with place(workdir, opener(driver)) as here:
         found = power.try_each(here, calls)
     assert found is not None
     assert found.clause == clause, "\n".join(finding_lines(found))
@@ -88,7 +88,7 @@ def test_what_is_lost_is_found(driver: type[BaseSnapshotter], workdir: Path) -> 
 @pytest.mark.parametrize("driver", BROKEN)
 def test_a_drawn_run_finds_it_and_makes_it_short(driver: type[BaseSnapshotter], workdir: Path) -> None:
     clause, calls = BROKEN[driver]
-    with power.place(workdir, opener(driver)) as here:
+    with place(workdir, opener(driver)) as here:
         done = power.run(here, 1000, seed=1)
     found = done.finding
     assert isinstance(found, Finding)
