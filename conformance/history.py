@@ -88,9 +88,7 @@ def call_text(op: Operation | RefOperation) -> str:
 def _power_cut_text(op: PowerCut) -> str:
     """What was under way, and what the disk kept of what it did not owe."""
     during = f" during {_text(op.during)}" if op.during else ""
-    kept = (
-        f"keeps {op.kept} of {op.open} unflushed pieces of {op.grain} bytes ({op.how})" if op.open else "owes all that is on it"
-    )
+    kept = f"keeps {op.kept} of {op.open} unflushed pieces of {op.grain} bytes ({op.how})" if op.open else "has flushed all"
     return f"power cut{during}: the disk {kept}"
 
 

@@ -189,17 +189,22 @@ def _as_one(calls: tuple[Operation, ...]) -> tuple[Operation, ...]:
     return (Together(calls=together),) if len(together) > 1 else calls
 
 
-def try_each(here: Place, calls: Sequence[Operation], cut: PowerCut | None = None, signals: Sequence[int] = ()) -> Finding | None:
+def try_each(
+    here: Place, calls: Sequence[Operation], cut: PowerCut | None = None, signals: Sequence[int] = (), *, at_end: bool = False
+) -> Finding | None:
     """What the plainest images of a given history show: none and all of what each flush was to make safe.
 
-    `cut`: before these the image that it describes, as far as the file system does again what it did.
+    `cut`: before these the image that it describes, as far as the file system does again what it did. `at_end`: those alone
+    that the last of the calls leaves, or what comes after it.
     """
     try:
         recorded = record(here, written(calls), signals)
     except Diverged as diverged:
         return diverged.finding
     again = [] if cut is None else [_again(here, recorded, cut)]
-    for cuts, ways in ((again, (True, False)), (images.each(recorded.events), (False,))):
+    first = recorded.base(_last_call(recorded), begun=True) if at_end else 0
+    plainest = [each for each in images.each(recorded.events) if each.moment >= first]
+    for cuts, ways in ((again, (True, False)), (plainest, (False,))):
         disk = here.disk(recorded.events)
         for each in cuts:
             for kernel in ways:
@@ -209,10 +214,14 @@ def try_each(here: Place, calls: Sequence[Operation], cut: PowerCut | None = Non
     return None
 
 
+def _last_call(recorded: Recorded) -> int:
+    """The number of the step that is the last of the calls."""
+    return next((number for number in range(len(recorded.steps) - 1, -1, -1) if not recorded.steps[number].check), 0)
+
+
 def _again(here: Place, recorded: Recorded, cut: PowerCut) -> Cut:
     """The cut of this recording that is most like the one that was found."""
-    made = [number for number, step in enumerate(recorded.steps) if not step.check]
-    base = recorded.base(made[-1] if cut.during and made else len(recorded.steps), begun=bool(cut.during))
+    base = recorded.base(_last_call(recorded) if cut.during else len(recorded.steps), begun=bool(cut.during))
     moment = min(base + cut.told, len(recorded.events))
     how = next(how for how in HOWS if how == cut.how)
     return images.like(recorded.events, moment, how, cut.grain, cut.bits, here.whole)
@@ -258,7 +267,7 @@ def shorten(here: Place, found: Finding, until: float, signals: Sequence[int] = 
     """The finding with calls left out and made simpler, as long as the plainest images of what is left break the same clause."""
 
     def again(calls: tuple[Operation, ...]) -> Finding | None:
-        return try_each(here, calls, _last_cut(found), signals)
+        return try_each(here, calls, _last_cut(found), signals, at_end=True)
 
     return shortest(found, lambda best: _less(calls_of(best)), again, _size, lambda: time.monotonic() < until)
 

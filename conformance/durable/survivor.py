@@ -132,7 +132,7 @@ class Survivor(Session):
             response = self._answer(0, ops.Read(key))
             self.steps.append(Step(ops.Read(key), response, check=True))
             if not isinstance(response, Returned) or not isinstance(response.value, Tree):
-                raise self._diverged("SNAP-POWER-3", "a snapshot that can be mounted", str(response))
+                raise self._diverged("SNAP-POWER-3", "a snapshot that can be mounted", answer_text(response))
             settled = durable.settle(layers, key, response.value)
             if isinstance(settled, Mismatch):
                 raise Diverged(Finding(tuple(self.steps), (settled,)))

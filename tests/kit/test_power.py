@@ -185,7 +185,7 @@ def test_a_power_cut_is_told_in_words() -> None:
     cut = PowerCut(during=(ops.Remove("a"), ops.Usage("b")), told=3, how="some", grain=512, open=9, bits=b"\x05\x01")
     during = "power cut during [remove('a'), usage('b')]"
     assert call_text(cut) == f"{during}: the disk keeps 3 of 9 unflushed pieces of 512 bytes (some)"
-    assert call_text(PowerCut()) == "power cut: the disk owes all that is on it"
+    assert call_text(PowerCut()) == "power cut: the disk has flushed all"
     assert call_text(Together(calls=(ops.Remove("a"), ops.Usage("b")))) == "together(calls=[remove('a'), usage('b')])"
 
 
