@@ -190,12 +190,18 @@ def _as_one(calls: tuple[Operation, ...]) -> tuple[Operation, ...]:
 
 
 def try_each(
-    here: Place, calls: Sequence[Operation], cut: PowerCut | None = None, signals: Sequence[int] = (), *, at_end: bool = False
+    here: Place,
+    calls: Sequence[Operation],
+    cut: PowerCut | None = None,
+    signals: Sequence[int] = (),
+    *,
+    at_end: bool = False,
+    plainest: bool = True,
 ) -> Finding | None:
     """What the plainest images of a given history show: none and all of what each flush was to make safe.
 
-    `cut`: before these the image that it describes, as far as the file system does again what it did. `at_end`: those alone
-    that the last of the calls leaves, or what comes after it.
+    `cut`: before these the image that it describes, as far as the file system does again what it did; without `plainest` that
+    one alone. `at_end`: those alone that the last of the calls leaves, or what comes after it.
     """
     try:
         recorded = record(here, written(calls), signals)
@@ -203,8 +209,8 @@ def try_each(
         return diverged.finding
     again = [] if cut is None else [_again(here, recorded, cut)]
     first = recorded.base(_last_call(recorded), begun=True) if at_end else 0
-    plainest = [each for each in images.each(recorded.events) if each.moment >= first]
-    for cuts, ways in ((again, (True, False)), (plainest, (False,))):
+    others = [each for each in images.each(recorded.events) if plainest and each.moment >= first]
+    for cuts, ways in ((again, (True, False)), (others, (False,))):
         disk = here.disk(recorded.events)
         for each in cuts:
             for kernel in ways:
@@ -235,8 +241,8 @@ def replay(here: Place, saved: Finding, signals: Sequence[int] = ()) -> Finding 
     """Make the calls of a saved finding again, and the image that it tells of. CannotRun for one that is no such history."""
     cut = _power_cut(saved)
     calls = calls_of(saved)
-    for _ in range(TRIES):
-        found = try_each(here, calls, cut, signals)
+    for number in range(TRIES):
+        found = try_each(here, calls, cut, signals, at_end=True, plainest=number == TRIES - 1)
         if found is not None:
             return found
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,15 @@ from snapspec.model.values import Mount
 LACKING = recorder.lacking()
 
 requires_recorder = pytest.mark.skipif(bool(LACKING), reason=LACKING)
+
+
+def requires_file_system(kind: str) -> pytest.MarkDecorator:
+    """A mark that skips where the kernel or the tools of the file system are not there."""
+    package = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}[kind]
+    known = any(line.split()[-1] == kind for line in Path("/proc/filesystems").read_text().splitlines())
+    made = shutil.which(f"mkfs.{kind}", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
+    return pytest.mark.skipif(not (known and made), reason=f"needs {kind}: modprobe {kind}, and the Debian package {package}")
+
 
 pytestmark = [pytest.mark.root, requires_recorder]
 
@@ -169,6 +179,24 @@ def test_a_short_drawn_run_finds_nothing(workdir: Path) -> None:
     assert sum(done.hows.values()) == sum(done.during.values()) == 20
 
 
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=requires_file_system(kind)) for kind in ("xfs", "btrfs")])
+def test_nor_does_one_on_another_file_system(workdir: Path, kind: str) -> None:
+    with place(workdir, file_system=kind) as here:
+        done = power.run(here, 12, seed=2)
+    assert done.finding is None, "\n".join(finding_lines(done.finding))
+    assert done.images == 12
+    assert_nothing_left(workdir)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=requires_file_system(kind)) for kind in ("xfs", "btrfs")])
+def test_a_long_run_on_another_file_system_finds_nothing(workdir: Path, kind: str) -> None:
+    with place(workdir, file_system=kind) as here:
+        done = power.run(here, 300, seed=3)
+    print(done.text())
+    assert done.finding is None, "\n".join(finding_lines(done.finding))
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_long_run_finds_nothing(workdir: Path, seed: int) -> None:
@@ -177,7 +205,7 @@ def test_a_long_run_finds_nothing(workdir: Path, seed: int) -> None:
     print(done.text())
     assert done.finding is None, "\n".join(finding_lines(done.finding))
     assert done.images == 1000
-    assert {"prepare", "view", "commit", "remove", "update", "none"} <= set(done.during)
+    assert {"prepare", "view", "commit", "remove", "update", "none", "2 together", "3 together"} <= set(done.during)
     assert set(images.HOWS) <= set(done.hows)
 
 
