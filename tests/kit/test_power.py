@@ -68,6 +68,11 @@ def loops() -> set[str]:
     return found
 
 
+def ours(directory: Path) -> set[str]:
+    """Those on files below the directory: on a machine that others use too the rest comes and goes."""
+    return {entry for entry in loops() if str(directory) in entry}
+
+
 def processes(directory: Path) -> list[int]:
     """The processes whose command names the directory."""
     found = []
@@ -256,6 +261,20 @@ def test_a_recorder_that_dies_is_no_fault_of_the_driver_and_leaves_nothing(workd
     assert_nothing_left(workdir)
 
 
+def test_a_recorder_that_has_been_dead_for_a_while_leaves_nothing(workdir: Path) -> None:
+    """Its mount does not even tell any more what it is."""
+    with recording(workdir / "r") as here:
+        os.kill(here.process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        with pytest.raises(OSError, match="not connected"):
+            while time.monotonic() < deadline:
+                os.lstat(here.served)
+                time.sleep(0.05)
+        with pytest.raises(CannotRun, match="recorder of writes is gone"):
+            here.require()
+    assert left(workdir) == []
+
+
 def test_an_interrupted_history_leaves_nothing(workdir: Path) -> None:
     def calls(session: Session) -> None:
         session.do(ops.Prepare("a"))
@@ -281,11 +300,11 @@ def test_neighbours_are_left_alone(workdir: Path) -> None:
     ):
         Path(pool.root, "file").write_text("kept")
         (theirs.backing / "x").write_text("kept")
-        before = set(mountpoints_below("/")), loops()
+        before = set(mountpoints_below("/")), ours(workdir)
         with place(workdir / "run") as here:
             assert power.run(here, 4, seed=3).images == 4
-        assert (set(mountpoints_below("/")), loops()) == before
-        assert any(entry.startswith(f"{Path(device).name} ") for entry in loops())
+        assert (set(mountpoints_below("/")), ours(workdir)) == before
+        assert any(entry.startswith(f"{Path(device).name} ") for entry in ours(workdir))
         assert Path(pool.root, "file").read_text() == (theirs.served / "x").read_text() == "kept"
         assert theirs.process.ended() == ""
     assert_nothing_left(workdir / "run")
