@@ -66,15 +66,16 @@ class Powered:
             f"{self.images} power-cut images of {self.histories} histories ({self.calls} calls, {self.writes} writes and "
             f"{self.flushes} flushes of the disk), {self.divergences} divergences"
         )
-        yield f"the disk kept: {_counted(self.hows)}"
-        yield f"under way: {_counted(self.during)}"
+        copied = Counter({"all, as a plain copy of the image" if how == "all" else how: n for how, n in self.hows.items()})
+        yield f"the disk kept: {_counted(copied, '; ')}"
+        yield f"under way: {_counted(self.during, ', ')}"
 
 
 _NUMBERS = tuple(f.name for f in fields(Powered) if f.name not in ("finding", "shrinking"))
 
 
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+def _counted(counts: Counter[str], between: str) -> str:
+    return between.join(f"{name} {count}" for name, count in sorted(counts.items()))
 
 
 def total(numbers: Iterable[Mapping[str, Any]]) -> Powered:

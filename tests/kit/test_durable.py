@@ -25,6 +25,7 @@ from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, Step, call_text, decode_finding, encode_finding, line, load, save
+from snapspec.conformance.report.text import owed
 from snapspec.conformance.search import Search, scenario, simpler
 from snapspec.conformance.subjects.address import parse, require_process
 from snapspec.conformance.subjects.reference import Ground
@@ -32,6 +33,7 @@ from snapspec.impl.mounts import mountpoints_below
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.replies import Mismatch, Returned
+from snapspec.model.state import Profile
 from snapspec.model.tree import MakeFile
 
 PROGRAM = Path(__file__).with_name("broken_plugin.py")
@@ -145,7 +147,7 @@ def test_the_reference_is_killed_and_loses_nothing(ground: Ground, workdir: Path
         assert scenario(session, iter(CUT)) is None
         pid = session.subject.process.pid
         assert (session.restarts, session.histories) == (2, 1)
-        assert session.reached["SNAP-DURABLE-2"] > 0
+        assert session.reached["SNAP-DURABLE-1"] > 0
         assert pid
     assert mountpoints_below(str(workdir)) == []
     assert not Path(f"/proc/{pid}").exists()
@@ -263,6 +265,12 @@ def test_the_command_says_it_in_one_sentence() -> None:
 def test_a_history_with_a_restart_is_replayed_where_there_is_a_process_only(workdir: Path) -> None:
     save(workdir / "f.json", HISTORY, "plugin:/x/s")
     assert "has no process of its own" in refused("replay", str(workdir / "f.json"), "model:")
+
+
+def test_the_level_owes_what_it_promises() -> None:
+    plain, ended, cut = (owed(Profile(), promise=promise) for promise in ("", "SNAP-DURABLE-", "SNAP-POWER-"))
+    assert [clause for clause in ended if clause not in plain] == ["SNAP-DURABLE-1", "SNAP-DURABLE-2", "SNAP-DURABLE-3"]
+    assert cut == [f"SNAP-POWER-{number}" for number in range(1, 6)]
 
 
 # --- in words, in a file, made simpler

@@ -51,7 +51,7 @@ def test_a_check_tells_what_it_has_done(workdir: Path) -> None:
     for title in ("the disk kept", "under way"):
         found = re.search(rf"{title}: (.*)", run.stdout)
         assert found is not None
-        assert sum(int(count.rsplit(" ", 1)[1]) for count in found[1].split(", ")) == 16
+        assert sum(int(count.rsplit(" ", 1)[1]) for count in re.split("[;,] (?!as )", found[1])) == 16
     assert "5 of 5 clauses put to the test" in run.stdout
     assert not (workdir / "f.json").exists()
 
@@ -97,6 +97,14 @@ def test_the_command_refuses_it_too(workdir: Path) -> None:
     assert "where the kit has no image of it" in refused("check", "model:", *POWER)
     save(workdir / "f.json", HISTORY, "ref:overlay")
     assert "where the kit has no image of it" in refused("replay", str(workdir / "f.json"), "model:")
+
+
+@pytest.mark.root
+def test_without_a_library_the_remedy_is_named(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workdir / "mfusepy.py").write_text("raise OSError('no libfuse3')")
+    monkeypatch.syspath_prepend(workdir)
+    assert "install the Debian package fuse3" in refused("check", "ref:overlay", *POWER, "--jobs", "1")
+    assert harmless.runs() == []
 
 
 def test_without_a_pool_the_remedy_is_named() -> None:
