@@ -25,14 +25,14 @@ from rich.text import Text
 
 from snapspec.conformance import doctor, machine, ref_draw
 from snapspec.conformance.draw import CONTENT
-from snapspec.conformance.durable import Restart
+from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
-from snapspec.conformance.subjects.address import FORMS, parse, require_process
+from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.worker import Plan
 
@@ -96,8 +96,16 @@ def _parser() -> argparse.ArgumentParser:
             help=f"for level durable: starts the driver, in the foreground; {DIRECTORY} there and in SUBJECT is a new directory",
         )
     check.add_argument("--kill", action="store_true", help="for level durable: end the driver by SIGKILL, not by SIGTERM")
+    check.add_argument(
+        "--power", action="store_true", help="for level durable: cut the power of ref:overlay, instead of ending its process"
+    )
     check.add_argument("--level", choices=LEVELS, default="core", help="how far to go (default: core)")
-    check.add_argument("--examples", type=_positive, default=EXAMPLES, help=f"histories to draw (default: {EXAMPLES})")
+    check.add_argument(
+        "--examples",
+        type=_positive,
+        default=EXAMPLES,
+        help=f"histories to draw, with --power images to judge (default: {EXAMPLES})",
+    )
     check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
     check.add_argument("--seed", type=int, default=None, help="draw the same histories again")
     check.add_argument(
@@ -165,9 +173,11 @@ def _smoke(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     parse(options.subject)
     saved = load(options.file)
-    durable = isinstance(saved, Finding) and any(isinstance(step.op, Restart) for step in saved.steps)
+    made = [step.op for step in saved.steps] if isinstance(saved, Finding) else []
+    power = any(isinstance(op, PowerCut | Together) for op in made)
+    durable = power or any(isinstance(op, Restart) for op in made)
     plan = Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)
-    run = execute([_at_level(plan, "durable" if durable or options.start else "core", options.start, False)], _silent)
+    run = execute([_at_level(plan, "durable" if durable or options.start else "core", options.start, False, power)], _silent)
     status = _conclude(run, options.subject, None)
     if status == 0:
         print(f"The history of {saved.clause} in {options.file} is allowed now.")
@@ -178,7 +188,11 @@ def _check(options: argparse.Namespace) -> int:
     _optional(options.without, parse(options.subject).refs)
     _writable(options.out)
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
-    print(f"snapspec check {options.subject} --seed {seed}" + ("" if options.level == "core" else f" --level {options.level}"))
+    print(
+        f"snapspec check {options.subject} --seed {seed}"
+        + ("" if options.level == "core" else f" --level {options.level}")
+        + (" --power" if options.power else "")
+    )
     # One socket, one driver, unless each process has its own.
     alone = bool(options.start) and DIRECTORY not in options.start
     jobs = 1 if alone else min(options.jobs, options.examples)
@@ -191,22 +205,26 @@ def _check(options: argparse.Namespace) -> int:
         without=options.without,
         deadline=options.deadline,
     )
-    plan = _at_level(plan, options.level, options.start, options.kill)
+    plan = _at_level(plan, options.level, options.start, options.kill, options.power)
     with _Progress(options.examples, options.budget) as progress:
         run = execute(shared(plan, jobs), progress.show)
         shorten_stuck(run, plan, progress.show)
     return _conclude(run, options.subject, options.out, options.without, options.start)
 
 
-def _at_level(plan: Plan, level: str, start: str, kill: bool) -> Plan:
+def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Plan:
     """The plan at that level. CannotRun when the subject or the options are not for it."""
-    if level == "durable":
+    if power and level != "durable":
+        raise CannotRun("--power is for a driver whose power is cut: add --level durable")
+    if power:
+        require_image(parse(plan.subject), start, kill)
+    elif level == "durable":
         require_process(parse(plan.subject), start, kill)
     elif start or kill:
         raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
     elif level == "faults" and not parse(plan.subject).refs:
         raise CannotRun("level faults is for refs: followed by a driver's address")
-    return replace(plan, level=level, start=start, kill=kill)
+    return replace(plan, level=level, start=start, kill=kill, power=power)
 
 
 def _writable(out: Path) -> None:
@@ -246,7 +264,7 @@ class _Progress:
     def _left(self, run: Run) -> float | None:
         """Seconds that are left by the pace so far, or by the budget where that ends first."""
         passed = time.monotonic() - self.began
-        by_pace = passed * (self.examples - run.histories) / run.histories if run.histories else None
+        by_pace = passed * (self.examples - run.examples) / run.examples if run.examples else None
         by_budget = self.budget - passed if self.budget else None
         known = [max(0.0, left) for left in (by_pace, by_budget) if left is not None]
         return min(known, default=None)
@@ -260,6 +278,8 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
         print(f"  on {run.note}")
     for text in run.lines:
         print(f"  {text}")
+    if out is not None and run.power.images:
+        print("\n".join(f"  {text}" for text in run.power.lines()))
     if run.finding is not None:
         print("\n".join(finding_lines(run.finding)))
         if out is not None:
@@ -277,7 +297,7 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
     for text in disturbance_lines(run):
         print(f"  {text}")
     if out is not None:
-        missing = [clause for clause in owed(run.profile, run.refs) if clause not in run.reached]
+        missing = [clause for clause in owed(run.profile, run.refs, run.promise) if clause not in run.reached]
         if missing:
             print(f"  not put to the test: {', '.join(missing)}")
     print(summary(run, subject, without))

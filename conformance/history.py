@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snapspec.conformance.codec import decode, encode
-from snapspec.conformance.durable import Restart
+from snapspec.conformance.durable import PowerCut, Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
 from snapspec.model import ops
@@ -70,6 +70,8 @@ def call_text(op: Operation | RefOperation) -> str:
     """A call as one would write it: its name, its arguments, those left at their default aside."""
     if isinstance(op, ops.Nowhere):
         return f"without a namespace: {call_text(op.call)}"
+    if isinstance(op, PowerCut):
+        return _power_cut_text(op)
     name = type(op).__name__.lower()
     if isinstance(op, Restart):
         name, op = "kill" if op.kill else "stop", replace(op, kill=False)
@@ -81,6 +83,13 @@ def call_text(op: Operation | RefOperation) -> str:
         elif value != field.default:
             shown.append(f"{field.name}={_text(value)}")
     return f"{name}({', '.join(shown)})"
+
+
+def _power_cut_text(op: PowerCut) -> str:
+    """What was under way, and what the disk kept of what it did not owe."""
+    during = f" during {_text(op.during)}" if op.during else ""
+    kept = f"keeps {op.kept} of {op.open} unflushed pieces of {op.grain} bytes ({op.how})" if op.open else "has flushed all"
+    return f"power cut{during}: the disk {kept}"
 
 
 def _text(value: object) -> str:

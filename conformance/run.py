@@ -23,6 +23,7 @@ from typing import Any
 from snapspec.conformance import ref_history
 from snapspec.conformance.base_search import SHORTENING
 from snapspec.conformance.codec import decode
+from snapspec.conformance.durable.power import Powered, total
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, save
 from snapspec.conformance.ref_history import RefFinding
@@ -48,6 +49,8 @@ class Share:
     restarts: int = 0
     reached: Counter[str] = field(default_factory=Counter)
     disturbed: Counter[str] = field(default_factory=Counter)
+    power: dict[str, Any] = field(default_factory=dict)
+    """The numbers of its power cuts."""
     finding: Finding | RefFinding | None = None
     trouble: str = ""
     """Why the process could do nothing: one sentence with the remedy."""
@@ -71,6 +74,8 @@ class Run:
     profile: Profile | None = None
     refs: bool = False
     """Whether a manager of refs is under test."""
+    promise: str = ""
+    """How the clauses begin that the level asks for besides those of every run."""
     lines: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
@@ -88,6 +93,21 @@ class Run:
     def restarts(self) -> int:
         """How often the driver was ended and started again."""
         return sum(s.restarts for s in self.shares)
+
+    @property
+    def examples(self) -> int:
+        """How much is done of what `--examples` counts."""
+        return self.power.images if self.promise == "SNAP-POWER-" else self.histories
+
+    @property
+    def counted(self) -> str:
+        """What that is."""
+        return "images" if self.promise == "SNAP-POWER-" else "histories"
+
+    @property
+    def power(self) -> Powered:
+        """What was done in power cuts."""
+        return total(s.power for s in self.shares)
 
     @property
     def reached(self) -> Counter[str]:
@@ -210,6 +230,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
     match told["kind"]:
         case "started":
             run.note, run.profile, run.refs = told["note"], decode(told["profile"]), told["refs"]
+            run.promise = told["promise"]
         case "line":
             run.lines.append(told["text"])
         case "finding":
@@ -221,6 +242,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
         case "progress" | "done":
             share.histories, share.calls, share.restarts = told["histories"], told["calls"], told["restarts"]
             share.reached, share.disturbed = Counter(told["reached"]), Counter(told["disturbed"])
+            share.power = told.get("power", {})
             share.shrinking = told.get("shrinking", False)
             share.done = told["kind"] == "done"
         case "stuck":

@@ -22,6 +22,8 @@ from typing import Any, TextIO
 from snapspec.conformance.base_search import BATCH
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
+from snapspec.conformance.durable import power
+from snapspec.conformance.durable.place import Place, place
 from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
@@ -33,7 +35,7 @@ from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import Search, scenario
 from snapspec.conformance.session import DEADLINE, Session
-from snapspec.conformance.subjects.address import make, make_restarted, parse
+from snapspec.conformance.subjects.address import make, make_restarted, parse, power_file_system
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
@@ -48,7 +50,7 @@ LAST_RESORT = 25
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
-    what is left out, `deadline` is how many seconds a call may take; `start` and `kill` are for level durable."""
+    what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable."""
 
     task: str
     subject: str
@@ -63,6 +65,7 @@ class Plan:
     level: str = "core"
     start: str = ""
     kill: bool = False
+    power: bool = False
 
 
 #: Where `tell` writes: once `main` runs, a stream that nothing else in this process has.
@@ -93,7 +96,13 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
         subject = session.subject
         try:
             runner.run(subject.start())
-            tell("started", note=subject.note, profile=encode(subject.profile), refs=isinstance(subject, RefsSubject))
+            tell(
+                "started",
+                note=subject.note,
+                profile=encode(subject.profile),
+                refs=isinstance(subject, RefsSubject),
+                promise="SNAP-DURABLE-" if plan.level == "durable" else "",
+            )
             yield session, workspace
         finally:
             answered = not session.stuck
@@ -126,6 +135,9 @@ def _leave(workspace: Workspace) -> None:
 
 def run(plan: Plan) -> None:
     """Do the plan."""
+    if plan.power:
+        _cut_power(plan)
+        return
     with opened(plan) as (session, workspace):
         match plan.task:
             case "smoke":
@@ -137,6 +149,51 @@ def run(plan: Plan) -> None:
         if _told_to_end:  # Hypothesis takes what then ends a history for a failure of it
             raise SystemExit(1)
         tell("done", **_counts(session))
+
+
+def _cut_power(plan: Plan) -> None:
+    """Judge the images of power cuts, drawn or of a saved history."""
+    file_system = power_file_system(parse(plan.subject), enter())
+    with (
+        Workspace.create() as workspace,
+        place(workspace.scratch("power"), file_system=file_system, without=frozenset(plan.without)) as here,
+    ):
+        subject = here.subject()
+        tell("started", note=subject.note, profile=encode(subject.profile), refs=False, promise="SNAP-POWER-")
+        done = _replay_power(plan, here) if plan.task == "replay" else _check_power(plan, here)
+        _tell_finding(done.finding)
+    if _told_to_end:
+        raise SystemExit(1)
+    tell("done", **_power_counts(done))
+
+
+def _check_power(plan: Plan, here: Place) -> power.Powered:
+    told = 0.0
+
+    def report(done: power.Powered) -> None:
+        nonlocal told
+        if time.monotonic() - told > 0.2 or done.shrinking:
+            told = time.monotonic()
+            tell("progress", **_power_counts(done), shrinking=done.shrinking)
+
+    until = time.monotonic() + plan.budget if plan.budget else float("inf")
+    seed = plan.seed * 1_000_003 + plan.number
+    return power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
+
+
+def _replay_power(plan: Plan, here: Place) -> power.Powered:
+    saved = load(Path(plan.file))
+    if isinstance(saved, RefFinding):
+        raise CannotRun("the history is of refs over a driver: replay it on refs: followed by the driver's address")
+    found = power.replay(here, saved, _told_to_end)
+    for step in (found or saved).calls:
+        tell("line", text=line(step))
+    return power.Powered(histories=1, calls=len(saved.calls), finding=found)
+
+
+def _power_counts(done: power.Powered) -> dict[str, Any]:
+    numbers = done.numbers()
+    return {"histories": done.histories, "calls": done.calls, "restarts": 0, "reached": dict(done.reached), "power": numbers}
 
 
 def _counts(session: Session | RefSession) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class BaseSnapshotter(ABC):
                 _log.error("the directory of the committed snapshot %r is gone: remove it and what stands on it", record.name)
                 continue
             try:
-                self._layout.put(self._build(record), record.id)
+                self._layout.keep(self._layout.put(self._build(record), record.id))
             except FileNotFoundError as error:
                 _log.error("the directory of the snapshot %r cannot be made again: %s", record.name, error)
 
@@ -163,6 +163,7 @@ class BaseSnapshotter(ABC):
                 self._discard(self._layout.directory(record.id))
                 made = build(record)
                 made = self._layout.put(made, record.id)
+                self._layout.keep(made)
                 return self._mount_list(record)
         except BaseException:
             if made:

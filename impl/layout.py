@@ -13,8 +13,13 @@ import time
 from contextlib import suppress
 
 from snapspec.impl.errors import FailedPrecondition
+from snapspec.impl.syscalls import file_system_magic
 
 _PRIVATE = 0o700
+
+#: ext4 and xfs: there what was done in directories reaches the disk in order, and before a file that is synced later. On others,
+#: btrfs for one, a new directory may then be there without what is in it.
+_ORDERED = {0xEF53, 0x58465342}
 _ID = re.compile("[1-9][0-9]*")
 
 
@@ -27,10 +32,12 @@ class Layout:
         self._snapshots = os.path.join(self.root, "s")
         self._new = os.path.join(self.root, "new")
         self._trash = os.path.join(self.root, "trash")
+        self._ordered = False
 
     def set_up(self) -> None:
         """Make what is missing. Raises FailedPrecondition when there are directories, but no records of what they are."""
         os.makedirs(self.root, _PRIVATE, exist_ok=True)
+        self._ordered = file_system_magic(self.root) in _ORDERED
         known = os.path.lexists(self.records)
         for directory in (self._snapshots, self._new, self._trash):
             if not os.path.isdir(directory):
@@ -78,6 +85,12 @@ class Layout:
         os.rename(path, place)
         return place
 
+    def keep(self, place: str) -> None:
+        """Have the new directory `place`, which is in its place, on the disk no later than what is synced from now on."""
+        if not self._ordered:
+            for path in (*(f"{place}/{name}" for name in os.listdir(place)), place):
+                _sync(path)
+
     def scrap(self, path: str) -> str:
         """Move `path` away to be deleted; the place where it now is."""
         place = f"{self._trash}/{os.path.basename(path)}"
@@ -94,6 +107,14 @@ class Layout:
         """The ids of which something is left, in place or in the trash."""
         names = (os.path.basename(path).partition("-")[0] for path in self.scrapped())
         return self.numbers() | {int(name) for name in names if _ID.fullmatch(name)}
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def make_directory(path: str, mode: int) -> None:

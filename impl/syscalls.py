@@ -77,6 +77,7 @@ _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.unshare.argtypes = (ctypes.c_int,)
 _libc.syncfs.argtypes = (ctypes.c_int,)
+_libc.statfs.argtypes = (ctypes.c_char_p, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
 
 
@@ -114,6 +115,13 @@ def unshare(flags: int) -> None:
 def syncfs(fd: int, path: str | None = None) -> None:
     """Writes all that is dirty in the file system of `fd` to its device."""
     _check(_libc.syncfs(fd), "syncfs", path)
+
+
+def file_system_magic(path: str) -> int:
+    """The number by which the kernel knows the kind of file system that `path` is on."""
+    told = (ctypes.c_long * 32)()  # struct statfs: the number comes first, and all of it is shorter
+    _check(_libc.statfs(os.fsencode(path), told), "statfs", path)
+    return told[0]
 
 
 def fsopen(kind: str) -> int:

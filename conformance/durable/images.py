@@ -3,16 +3,18 @@
 A disk owes what it was told before the last flush that it answered. Of each sector written since, it may hold what it held before
 or what any of those writes put there: writes come in any order, some never, and one of several sectors may come in part.
 
-One exception is made: the first block comes whole. It holds the superblock, which ext4 writes in place, two sectors of 512 bytes
-under one checksum: where a disk tears them, neither the kernel nor e2fsck opens the file system, and no driver can help that.
+Sectors are of 512 bytes, what the block layer promises, or of 4096, what most disks keep.
+
+One exception is made: the superblock that a file system writes in place, several sectors of 512 bytes under one checksum, comes
+whole. Where a disk tears it neither the kernel nor the checker opens the file system, and no driver can help that.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,6 +24,9 @@ from snapspec.conformance.durable.recorder import Event, Told, punch_hole
 
 #: What a disk writes whole: its logical sector, or the physical one of most disks, which is a block of the file system.
 GRAINS = (512, 4096)
+
+#: The blocks of 4096 bytes that hold such a superblock, by file system: where they begin. That of xfs is one sector.
+WHOLE: dict[str, tuple[int, ...]] = {"ext4": (0,), "xfs": (), "btrfs": (64 << 10, 64 << 20)}
 
 #: Which of the unflushed writes are on the disk: none, all, those before or after one, all but one, some; sectors of them.
 How = Literal["none", "all", "first", "last", "one missing", "some", "torn"]
@@ -37,11 +42,6 @@ class Cut:
     grain: int
     kept: frozenset[tuple[int, int]]
 
-    def text(self, events: Sequence[Event]) -> str:
-        """The cut in a few words."""
-        unflushed = pieces(events, self.moment, self.grain)
-        return f"{self.how}: {len(self.kept)} of {len(unflushed)} unflushed pieces of {self.grain}"
-
 
 def flushed(events: Sequence[Event], moment: int) -> int:
     """How many of the first `moment` events the disk owes: those before the last flush, it included."""
@@ -49,23 +49,43 @@ def flushed(events: Sequence[Event], moment: int) -> int:
 
 
 def pieces(events: Sequence[Event], moment: int, grain: int) -> tuple[tuple[int, int], ...]:
-    """What the disk may do or leave at a power cut after `moment` events: each unflushed event in pieces of `grain` bytes."""
+    """What the disk may do or leave at a power cut after `moment` events: of each unflushed one the sectors of `grain` bytes."""
     indices = range(flushed(events, moment), moment)
-    return tuple((index, piece) for index in indices for piece in range(-(-events[index].length // grain)))
+    return tuple((index, piece) for index in indices for piece in range(_count(events[index], grain)))
 
 
-def draw(random: Random, events: Sequence[Event], moment: int) -> Cut:
-    """One of the images that a power cut after `moment` events may leave."""
+def _count(event: Event, grain: int) -> int:
+    return -(-(event.offset % grain + event.length) // grain) if event.length else 0
+
+
+def draw(random: Random, events: Sequence[Event], moment: int, whole: tuple[int, ...] = ()) -> Cut:
+    """One of the images that a power cut after `moment` events may leave; the blocks that begin at `whole` are not torn."""
     how, grain = random.choice(HOWS), random.choice(GRAINS)
     unflushed = pieces(events, moment, grain)
     kept = frozenset(_kept(random, unflushed, how))
-    return Cut(moment, how, grain, frozenset(p for p in unflushed if _with_superblock(events, p, grain) in kept))
+    return Cut(moment, how, grain, frozenset(p for p in unflushed if _decides(events, p, grain, whole) in kept))
 
 
-def _with_superblock(events: Sequence[Event], piece: tuple[int, int], grain: int) -> tuple[int, int]:
-    """The piece that decides whether this one is kept: itself, or in the first block of the disk the first one of its write."""
+def bits(cut: Cut, events: Sequence[Event]) -> tuple[int, bytes]:
+    """How many pieces were unflushed, and which of them are kept, a bit for each, the first one lowest."""
+    unflushed = pieces(events, cut.moment, cut.grain)
+    kept = sum(1 << number for number, piece in enumerate(unflushed) if piece in cut.kept)
+    return len(unflushed), kept.to_bytes(-(-len(unflushed) // 8), "little")
+
+
+def like(events: Sequence[Event], moment: int, how: How, grain: int, kept: bytes, whole: tuple[int, ...] = ()) -> Cut:
+    """The cut after `moment` events, of another recording maybe, that keeps the pieces of these bits; none and all stay that."""
+    unflushed, number = pieces(events, moment, grain), int.from_bytes(kept, "little")
+    chosen = frozenset({"none": (), "all": unflushed}.get(how, [p for at, p in enumerate(unflushed) if number >> at & 1]))
+    return Cut(moment, how, grain, frozenset(p for p in unflushed if _decides(events, p, grain, whole) in chosen))
+
+
+def _decides(events: Sequence[Event], piece: tuple[int, int], grain: int, whole: tuple[int, ...]) -> tuple[int, int]:
+    """The piece that decides whether this one is kept: itself, or the first one of its write in a block that comes whole."""
     index, number = piece
-    return (index, 0) if events[index].offset + number * grain < GRAINS[-1] else piece
+    start = events[index].offset // grain * grain
+    block = (start + number * grain) // GRAINS[-1] * GRAINS[-1]
+    return (index, max(0, (block - start) // grain)) if block in whole else piece
 
 
 def _kept(random: Random, unflushed: tuple[tuple[int, int], ...], how: How) -> list[tuple[int, int]]:
@@ -121,8 +141,8 @@ class Disk:
         with open(place, "r+b", buffering=0) as file:
             for index, piece in sorted(cut.kept):
                 event = self._events[index]
-                begin = piece * cut.grain
-                _apply(file.fileno(), event, begin, min(begin + cut.grain, event.length))
+                begin = piece * cut.grain - event.offset % cut.grain
+                _apply(file.fileno(), event, max(0, begin), min(begin + cut.grain, event.length))
 
 
 def _apply(fd: int, event: Event, begin: int, end: int) -> None:
@@ -132,21 +152,40 @@ def _apply(fd: int, event: Event, begin: int, end: int) -> None:
         punch_hole(fd, event.offset + begin, end - begin)
 
 
-def copy_sparse(source: Path, target: Path) -> None:
-    """Make the file `target` a copy of `source`, with its holes. `target` may be there already: it stays the same inode."""
+def copy_sparse(source: Path, target: Path, *, zeros: bool = True) -> None:
+    """Make the file `target` a copy of `source`, with its holes. `target` may be there already: it stays the same inode.
+
+    Without `zeros` blocks that hold nothing else become holes as well.
+    """
     with open(source, "rb", buffering=0) as old, open(target, "wb", buffering=0) as new:
         size = os.fstat(old.fileno()).st_size
         os.truncate(new.fileno(), size)
-        at = 0
-        with suppress(OSError):  # ENXIO: no data beyond
-            while at < size:
-                at = os.lseek(old.fileno(), at, os.SEEK_DATA)
-                end = os.lseek(old.fileno(), at, os.SEEK_HOLE)
-                _copy_range(old.fileno(), new.fileno(), at, end)
-                at = end
+        for begin, end in _data(old.fileno(), size):
+            (_copy_range if zeros else _copy_data)(old.fileno(), new.fileno(), begin, end)
+
+
+def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where a file holds data, and no hole."""
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data beyond
+                return
+            raise
+        end = os.lseek(fd, begin, os.SEEK_HOLE)
+        yield begin, end
 
 
 def _copy_range(source: int, target: int, begin: int, end: int) -> None:
     os.lseek(target, begin, os.SEEK_SET)
     while begin < end:
         begin += os.sendfile(target, source, begin, end - begin)
+
+
+def _copy_data(source: int, target: int, begin: int, end: int) -> None:
+    for at in range(begin, end, GRAINS[-1]):
+        data = os.pread(source, min(GRAINS[-1], end - at), at)
+        if data.count(0) < len(data):
+            os.pwrite(target, data, at)

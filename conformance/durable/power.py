@@ -1,437 +1,90 @@
 """Power cuts: histories on a pool whose image records what it is told, and images of what a disk may hold when its power fails.
 
-Each image is mounted for real, checked, opened by the driver and judged by the two layers of the model. All happens on a tmpfs of
-the run, and all images come to the place that the recorded one had: the mount lists that a history was given hold there.
+Each image is mounted for real, checked, opened by the driver and judged by the two layers of the model.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import shutil
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from random import Random
+from typing import Any
 
-from snapspec.conformance import draw
-from snapspec.conformance.contents import Contents
-from snapspec.conformance.draw import Limits, Scope
-from snapspec.conformance.durable import images
-from snapspec.conformance.durable.images import Cut, Disk
-from snapspec.conformance.durable.recorder import Event, Recorder, read_log, recording
+from snapspec.conformance.durable import InFlight, PowerCut, Restart, Together, images
+from snapspec.conformance.durable.images import GRAINS, HOWS, Cut
+from snapspec.conformance.durable.place import Place
+from snapspec.conformance.durable.recorded import Recorded, drawn, record, written
+from snapspec.conformance.durable.recorder import Told
+from snapspec.conformance.durable.survivor import judge
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.files import permits
-from snapspec.conformance.history import Finding, Step
-from snapspec.conformance.machines import OPERATIONS
+from snapspec.conformance.history import Finding, call_text
 from snapspec.conformance.search import simpler
-from snapspec.conformance.session import SPARE, Diverged, Session
-from snapspec.conformance.shorten import fewer
-from snapspec.conformance.subjects.reference import Ground, ReferenceSubject
-from snapspec.impl import syscalls
-from snapspec.impl.loopback import Pool, open_pool
-from snapspec.impl.mounts import attached_loop, unmount, unmount_top
-from snapspec.impl.overlay import open_overlay
-from snapspec.impl.ports import Snapshotter
-from snapspec.model import durable, ops
-from snapspec.model.durable import Layers
+from snapspec.conformance.session import Diverged
+from snapspec.conformance.shorten import fewer, shortest
+from snapspec.model import ops
 from snapspec.model.ops import Operation
-from snapspec.model.oracle import Divergence
-from snapspec.model.replies import Mismatch, Response, Returned
-from snapspec.model.state import State, children
-from snapspec.model.tree import MakeFile, Tree
-from snapspec.model.values import Kind
-
-#: Opens the driver under test on an open pool, which it closes at its end.
-Opener = Callable[[Pool], Awaitable[Snapshotter]]
-
-#: Bytes of the pool: a copy of its image is quick to make.
-SIZE = 32 << 20
 
 #: How many images are made of one history.
 IMAGES = 25
 
-#: Calls of a drawn history.
-CALLS = 12
-
 #: Seconds that a finding is made shorter at most.
 SHORTENING = 60.0
 
-#: The name of the layer that is written once more on each image.
-_SPARE_LAYER = "spare layer"
-
-
-@dataclass(frozen=True, slots=True)
-class PowerCut(ops.Reopen):
-    """The power fails, `during` a call or between two, and the store is opened again. `kept`: what the disk holds, in words."""
-
-    kept: str = ""
-    during: Operation | None = None
-
-
-async def reference(pool: Pool) -> Snapshotter:
-    """The overlay reference on the pool."""
-    return await open_overlay(pool.root, pool=pool)
-
-
-# --- the place
-
-
-class PoweredSubject(ReferenceSubject):
-    """A driver on a pool in `directory`. Each history has a store of its own, and names without a prefix."""
-
-    def __init__(self, contents: Contents, directory: Path, opener: Opener) -> None:
-        super().__init__("power", contents, directory, Ground("overlay", True, False, "a pool of its own"), SIZE, "ext4")
-        self._opener = opener
-
-    def history_prefix(self, number: int) -> str:
-        """None: names mean the same on an image as in the history."""
-        return ""
-
-    async def _open(self) -> Snapshotter:
-        pool = await asyncio.to_thread(open_pool, str(self.directory), size=SIZE)
-        try:
-            return await self._opener(pool)
-        except BaseException:
-            await asyncio.to_thread(pool.close)
-            raise
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the run happens: the tmpfs, the recorder, the event loop, and how the driver is opened."""
-
-    directory: Path
-    recorder: Recorder
-    runner: asyncio.Runner
-    opener: Opener
-    limits: Limits
-
-    @property
-    def image(self) -> Path:
-        """The image of the pool."""
-        return self.directory / "pool" / "pool.img"
-
-    @property
-    def template(self) -> Path:
-        """The image of a pool that was never used."""
-        return self.directory / "template.img"
-
-    def subject(self) -> PoweredSubject:
-        """A subject over the pool as its image is now."""
-        return PoweredSubject(Contents(self.directory / "target"), self.directory / "pool", self.opener)
-
-
-@contextmanager
-def place(directory: Path, opener: Opener = reference) -> Iterator[Place]:
-    """The empty directory `directory` as a place, for as long as the block lasts; afterwards it is empty again.
-
-    To be used in a private mount namespace, as root. CannotRun, with the remedy, where writes cannot be recorded.
-    """
-    syscalls.mount("tmpfs", str(directory), "tmpfs", 0, "mode=700,size=2g")
-    try:
-        with recording(directory / "recorder") as recorder, asyncio.Runner() as runner:
-            for name in ("target", "replayed"):
-                (directory / name).mkdir()
-            here = Place(directory, recorder, runner, opener, Limits(permits(str(directory))))
-            open_pool(str(directory / "pool"), size=SIZE).close()
-            images.copy_sparse(here.image, here.template)
-            try:
-                yield here
-            finally:  # what failed in the midst may have left the pool mounted, on a file that the recorder serves
-                for name in ("target", "replayed", "pool"):
-                    unmount(str(directory / name))
-    finally:
-        unmount(str(directory))
-
-
-# --- a history, recorded
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """When a call began and ended, by the clock, and how long the log was before and after it."""
-
-    began: int
-    ended: int
-    start: int
-    end: int
-
-
-class RecordedSession(Session):
-    """A session that marks each call in the log of the image."""
-
-    def __init__(self, subject: PoweredSubject, runner: asyncio.Runner, position: Callable[[], int]) -> None:
-        super().__init__(subject, runner)
-        self.position = position
-        self.marks: list[Mark] = []
-
-    def _answer(self, space: int, op: Operation) -> Response:
-        began, start = time.time_ns(), self.position()
-        response = super()._answer(space, op)
-        self.marks.append(Mark(began, time.time_ns(), start, self.position()))
-        return response
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A history as the caller and as the disk saw it; `layers` holds what was allowed before each step, and at the end."""
-
-    steps: tuple[Step, ...]
-    marks: tuple[Mark, ...]
-    layers: tuple[Layers, ...]
-    events: tuple[Event, ...]
-
-
-#: Makes the calls of a history.
-Calls = Callable[[Session], None]
-
-
-def record(here: Place, calls: Calls) -> Recorded:
-    """Make the calls on a new store whose image is recorded, and close it. Raises Diverged for what is wrong without a cut."""
-    name = here.recorder.name()
-    images.copy_sparse(here.template, here.recorder.backing / name)
-    try:
-        with here.recorder.under(here.image, name):
-            session = RecordedSession(here.subject(), here.runner, lambda: here.recorder.position(name))
-            with _started(session):
-                session.begin()
-                calls(session)
-        events = read_log(here.recorder.log(name))
-    except Exception:
-        here.recorder.require()  # without it every call fails, and that is no fault of the driver
-        raise
-    finally:
-        here.recorder.forget(name)
-    steps, marks = tuple(session.steps), tuple(session.marks)
-    return Recorded(steps, marks, _layers(State(profile=session.subject.profile), steps, marks), events)
-
-
-@contextmanager
-def _started(session: Session) -> Iterator[None]:
-    session.runner.run(session.subject.start())
-    try:
-        yield
-    finally:
-        session.stop()
-
-
-def _layers(state: State, steps: Sequence[Step], marks: Sequence[Mark]) -> tuple[Layers, ...]:
-    """What the model allows before each step, and after the last."""
-    found = [durable.begin(state)]
-    for step, mark in zip(steps, marks, strict=True):
-        begun = durable.invoke(found[-1], 1, step.op, mark.began)
-        after = durable.respond(begun, 1, step.response, mark.ended)
-        assert not isinstance(after, Divergence), "the session has judged it already"
-        found.append(after)
-    return tuple(found)
-
-
-def drawn(random: Random, limits: Limits, length: int = CALLS) -> Calls:
-    """A history of calls that are to succeed mostly, as the state machine of the kit draws them."""
-
-    def make(session: Session) -> None:
-        entries = [e for e in OPERATIONS if e.possible(session.subject) and e.name not in limits.without for _ in range(e.weight)]
-        if random.random() < 0.3:
-            for op in draw.prelude(limits):
-                session.do(op)
-        for _ in range(random.randint(1, length)):
-            scope = Scope(random.choice, session.state(), limits, careful=random.random() < 0.9)
-            session.do(random.choice(entries).drawn(scope))
-
-    return make
-
-
-def written(calls: Sequence[Operation]) -> Calls:
-    """A history that is given."""
-
-    def make(session: Session) -> None:
-        for op in calls:
-            session.do(op)
-
-    return make
-
-
-# --- an image, judged
-
-
-def judge(here: Place, recorded: Recorded, disk: Disk, cut: Cut, *, kernel: bool = True) -> Finding | None:
-    """Make the image, mount it and open the driver on it; what the spec does not allow of what is there, or None.
-
-    The journal is replayed by the `kernel`, in a mount before the driver's own, or by e2fsck, as the pool does it.
-    """
-    disk.cut(cut, here.image)
-    number, layers = _allowed(recorded, cut)
-    during = recorded.steps[number].op if layers.belief.calls and number < len(recorded.steps) else None
-    cut_step = Step(PowerCut(kept=cut.text(recorded.events), during=during), Returned())
-    steps = [*recorded.steps[:number], cut_step]
-    wrong = _replayed(here) if kernel else ""
-    if wrong:
-        return Finding(tuple(steps), (Mismatch("SNAP-POWER-5", "a clean file system", wrong),))
-    found = _survived(here, steps, durable.power_cut(layers, _now(recorded, number)))
-    return found or (None if kernel else _unclean(here, steps))
-
-
-def _allowed(recorded: Recorded, cut: Cut) -> tuple[int, Layers]:
-    """How many calls had answered when the power failed, and the layers then: with the next call under way, if it had begun."""
-    position = recorded.events[cut.moment - 1].end if cut.moment else 0
-    number = next((n for n, mark in enumerate(recorded.marks) if mark.end > position), len(recorded.marks))
-    layers = recorded.layers[number]
-    if number < len(recorded.marks) and recorded.marks[number].start < position:
-        layers = durable.invoke(layers, 1, recorded.steps[number].op, recorded.marks[number].began)
-    return number, layers
-
-
-def _now(recorded: Recorded, number: int) -> int:
-    """The latest time of the cut: the end of the call that was under way."""
-    return recorded.marks[min(number, len(recorded.marks) - 1)].ended if recorded.marks else 0
-
-
-def _replayed(here: Place) -> str:
-    """Mount and unmount the image; what the checker of the file system then finds, empty for nothing."""
-    target = str(here.directory / "replayed")
-    try:
-        with attached_loop(str(here.image)) as device:
-            syscalls.mount(device, target, "ext4", syscalls.MS_NOATIME)
-    except OSError as error:
-        return f"it cannot be mounted: {error}"
-    unmount_top(target)
-    return _checked(here.image)
-
-
-def _checked(image: Path) -> str:
-    program = shutil.which("e2fsck", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if program is None:
-        raise CannotRun("e2fsck is not on the path: install the Debian package e2fsprogs")
-    done = subprocess.run([program, "-fn", str(image)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else f"e2fsck -fn ends with {done.returncode}: {' '.join(done.stdout.split())[:300]}"
-
-
-def _unclean(here: Place, steps: list[Step]) -> Finding | None:
-    wrong = _checked(here.image)
-    return (
-        Finding(tuple(steps), (Mismatch("SNAP-POWER-5", "a clean file system, closed after the cut", wrong),)) if wrong else None
-    )
-
-
-def _survived(here: Place, steps: list[Step], layers: Layers) -> Finding | None:
-    session = Survivor(here.subject(), here.runner, steps, layers)
-    try:
-        with _started(session):
-            session.look()
-    except Diverged as diverged:
-        return diverged.finding
-    except CannotRun as error:
-        if session.began:
-            raise
-        return Finding(tuple(steps), (Mismatch("SNAP-POWER-5", "a store that opens", str(error)),))
-    return None
-
-
-class Survivor(Session):
-    """A session on what a power cut has left, after the `steps` that came before."""
-
-    def __init__(self, subject: PoweredSubject, runner: asyncio.Runner, steps: list[Step], layers: Layers) -> None:
-        super().__init__(subject, runner)
-        self.before = steps
-        self.layers = layers
-        self.began = False
-
-    def look(self) -> None:
-        """Everything that the power cut must have left, then calls of each kind that changes something. Raises Diverged."""
-        self.begin()
-        self.began = True
-        self.steps = list(self.before)
-        self.beliefs = [self.layers.belief]
-        for clause, expected, step in (
-            ("SNAP-POWER-1", "every call that had answered, and the one under way whole or not at all", self._records),
-            ("SNAP-POWER-3", "the whole snapshot of each record", self._active),
-            ("SNAP-POWER-2", "the content of each committed snapshot as it was when its commit answered", self._committed),
-            ("SNAP-POWER-5", "a store that works", self._works),
-        ):
-            self._under(clause, expected, step)
-
-    def _under(self, clause: str, expected: str, step: Callable[[], None]) -> None:
-        """What is wrong in this step breaks `clause`, besides the clause of the call that has shown it."""
-        try:
-            step()
-        except Diverged as diverged:
-            shown = diverged.finding.mismatches
-            cause = () if shown[0].clause == clause else (Mismatch(clause, expected, shown[0].came),)
-            raise Diverged(replace(diverged.finding, mismatches=(*cause, *shown))) from None
-
-    def _records(self) -> None:
-        self.do(ops.Walk(), check=True)
-        for key in self._keys(Kind.ACTIVE, Kind.VIEW):
-            self.do(ops.Mounts(key), check=True)
-
-    def _active(self) -> None:
-        """The first look settles what an active snapshot holds."""
-        for key in self._keys(Kind.VIEW):
-            self.do(ops.Read(key), check=True)
-        layers = replace(self.layers, belief=self.beliefs[0])
-        for key in self._keys(Kind.ACTIVE):
-            response = self._answer(0, ops.Read(key))
-            self.steps.append(Step(ops.Read(key), response, check=True))
-            if not isinstance(response, Returned) or not isinstance(response.value, Tree):
-                raise self._diverged("SNAP-POWER-3", "a snapshot that can be mounted", str(response))
-            settled = durable.settle(layers, key, response.value)
-            if isinstance(settled, Mismatch):
-                raise Diverged(Finding(tuple(self.steps), (settled,)))
-            layers = settled
-        self.beliefs = [layers.belief]
-
-    def _committed(self) -> None:
-        state = self.state()
-        for key in self._keys(Kind.COMMITTED):
-            if state.snapshots[key].usage is not None:
-                self.do(ops.Usage(key), check=True)
-            if not children(state, key) or state.snapshots[key].touched:
-                self.do(ops.View(SPARE, key), check=True)
-                self.do(ops.Read(SPARE), check=True)
-                self.do(ops.Remove(SPARE), check=True)
-
-    def _works(self) -> None:
-        """A layer is made, committed and built on; then everything can be removed."""
-        self.do(ops.Prepare(SPARE), check=True)
-        self.do(ops.Write(SPARE, (MakeFile("f", b"after the cut"),)), check=True)
-        self.do(ops.Commit(_SPARE_LAYER, SPARE), check=True)
-        self.do(ops.Prepare(SPARE, _SPARE_LAYER), check=True)
-        self.do(ops.Read(SPARE), check=True)
-        self.end()
-
-    def _keys(self, *kinds: Kind) -> list[str]:
-        return [key for key, snapshot in self.state().snapshots.items() if snapshot.kind in kinds]
-
-
-# --- a run
+#: How often a cut is drawn anew that would leave nothing open.
+_REDRAWN = 2
 
 
 @dataclass
 class Powered:
-    """What a run has done and found. `hows` counts the images by what the disk kept, `during` by the call that was under way."""
+    """What a run has done and found. `hows` counts the images by what the disk kept, `during` by what was under way."""
 
     histories: int = 0
     calls: int = 0
-    events: int = 0
+    writes: int = 0
+    flushes: int = 0
     images: int = 0
     divergences: int = 0
     hows: Counter[str] = field(default_factory=Counter)
     during: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
     finding: Finding | None = None
+    shrinking: bool = False
+
+    def numbers(self) -> dict[str, Any]:
+        """All that can be added up."""
+        return {name: getattr(self, name) for name in _NUMBERS}
 
     def text(self) -> str:
         """The numbers on one line."""
-        told = ", ".join(f"{how} {count}" for how, count in sorted(self.hows.items()))
-        cut = ", ".join(f"{name} {count}" for name, count in sorted(self.during.items()))
-        return (
-            f"{self.images} power-cut images of {self.histories} histories ({self.calls} calls, {self.events} writes and "
-            f"flushes), {self.divergences} divergences; kept: {told}; under way: {cut}"
+        return "; ".join(self.lines())
+
+    def lines(self) -> Iterator[str]:
+        """The numbers in words."""
+        yield (
+            f"{self.images} power-cut images of {self.histories} histories ({self.calls} calls, {self.writes} writes and "
+            f"{self.flushes} flushes of the disk), {self.divergences} divergences"
         )
+        copied = Counter({"all, as a plain copy of the image" if how == "all" else how: n for how, n in self.hows.items()})
+        yield f"the disk kept: {_counted(copied, '; ')}"
+        yield f"under way: {_counted(self.during, ', ')}"
+
+
+_NUMBERS = tuple(f.name for f in fields(Powered) if f.name not in ("finding", "shrinking"))
+
+
+def _counted(counts: Counter[str], between: str) -> str:
+    return between.join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def total(numbers: Iterable[Mapping[str, Any]]) -> Powered:
+    """The numbers of several runs together."""
+    done = Powered()
+    for each in numbers:
+        for name, value in each.items():
+            setattr(done, name, getattr(done, name) + (value if isinstance(value, int) else Counter(value)))
+    return done
 
 
 def run(
@@ -442,97 +95,215 @@ def run(
     per_history: int = IMAGES,
     until: float = float("inf"),
     report: Callable[[Powered], None] = lambda _: None,
+    signals: Sequence[int] = (),
 ) -> Powered:
     """Draw histories and cuts under `seed` until `wanted` images were judged, something was found, or the clock is at `until`.
 
-    What was found is made shorter. The same seed draws the same as long as the driver answers the same.
+    What was found is made shorter. The same seed draws the same as long as the driver answers the same. Raises SystemExit once
+    `signals` holds something.
     """
     done, random = Powered(), Random(seed)
     while done.images < wanted and done.finding is None and time.monotonic() < until:
-        report(done)
         try:
-            recorded = record(here, drawn(random, here.limits))
+            recorded = record(here, drawn(random, here.limits), signals)
         except Diverged as diverged:
             done.finding = diverged.finding
             break
         done.histories += 1
-        done.calls += len(recorded.steps)
-        done.events += len(recorded.events)
-        cuts = _draw_cuts(random, recorded, min(per_history, wanted - done.images))
-        done.finding = _judge_all(here, recorded, cuts, done, random)
+        done.calls += sum(len(step.op.calls) if isinstance(step.op, Together) else 1 for step in recorded.steps)
+        flushes = sum(event.told is Told.FLUSH for event in recorded.events)
+        done.flushes += flushes
+        done.writes += len(recorded.events) - flushes
+        cuts = _draw_cuts(random, here, recorded, min(per_history, wanted - done.images))
+        _judge_all(here, recorded, cuts, done, random, lambda: time.monotonic() < until, report, signals)
     if done.finding is not None:
-        done.divergences = 1
-        done.finding = shorten(here, done.finding, min(until, time.monotonic() + SHORTENING))
+        done.divergences, done.shrinking = 1, True
+        report(done)
+        done.finding = shorten(here, done.finding, time.monotonic() + SHORTENING, signals)
     return done
 
 
-def _draw_cuts(random: Random, recorded: Recorded, number: int) -> list[Cut]:
+def _draw_cuts(random: Random, here: Place, recorded: Recorded, number: int) -> list[Cut]:
     """Cuts in the order of their moments: at any event, within a call, and just before a flush, where most is open."""
     events = recorded.events
-    flushes = [cut.moment for cut in images.each(events)]
-    calls = [
-        range(images.moment_of(events, mark.start), images.moment_of(events, mark.end) + 1)
-        for mark in recorded.marks
-        if mark.end > mark.start
-    ]
-    pools = [range(len(events) + 1), flushes, *calls]
-    weights = [1.0, 1.0, *(3.0 / len(calls) for _ in calls)]
-    moments = sorted(random.choice(pool) for pool in random.choices(pools, weights, k=number))
-    return [images.draw(random, events, moment) for moment in moments]
+    spans = recorded.spans()
+    choices = [range(len(events) + 1), [cut.moment for cut in images.each(events)], *spans]
+    weights = [1.0, 1.0, *(3.0 / len(spans) for _ in spans)]
+
+    def moment() -> int:
+        return random.choice(random.choices(choices, weights)[0])
+
+    def open_moment() -> int:
+        """Most moments after a flush tell little: nothing is open at them."""
+        drawn = [moment() for _ in range(1 + _REDRAWN)]
+        return next((at for at in drawn if images.flushed(events, at) < at), drawn[0])
+
+    return [images.draw(random, events, at, here.whole) for at in sorted(open_moment() for _ in range(number))]
 
 
-def _judge_all(here: Place, recorded: Recorded, cuts: Sequence[Cut], done: Powered, random: Random) -> Finding | None:
-    disk = Disk(here.template, recorded.events, here.directory / "disk.img")
+def _judge_all(
+    here: Place,
+    recorded: Recorded,
+    cuts: Sequence[Cut],
+    done: Powered,
+    random: Random,
+    wanted: Callable[[], bool],
+    report: Callable[[Powered], None],
+    signals: Sequence[int],
+) -> None:
+    disk = here.disk(recorded.events)
     for cut in cuts:
-        found = judge(here, recorded, disk, cut, kernel=random.random() < 0.5)
-        number, layers = _allowed(recorded, cut)
+        report(done)
+        if not wanted():
+            return
+        kernel = random.random() < 0.5
+        done.finding = judge(here, recorded, disk, cut, kernel=kernel, reached=done.reached, signals=signals)
         done.images += 1
         done.hows[cut.how if images.pieces(recorded.events, cut.moment, cut.grain) else "nothing open"] += 1
-        done.during[type(recorded.steps[number].op).__name__.lower() if layers.belief.calls else "none"] += 1
-        if found is not None:
-            return found
-    return None
+        during = recorded.known(cut.moment).during
+        done.during[f"{len(during)} together" if len(during) > 1 else _name(during)] += 1
+        if done.finding is not None:
+            return
 
 
-# --- made shorter
+def _name(during: tuple[Operation, ...]) -> str:
+    return type(during[0]).__name__.lower() if during else "none"
 
 
-def shorten(here: Place, found: Finding, until: float) -> Finding:
-    """The finding with calls left out and made simpler, as long as the plainest images of what is left break the same clause."""
-    shorter: Finding | None = found
-    while shorter is not None:
-        found, shorter = shorter, None
-        for calls in _fewer(calls_of(found)):
-            if time.monotonic() > until:
-                return found
-            again = try_each(here, calls)
-            if again is not None and again.clause == found.clause:
-                shorter = again
-                break
-    return found
+# --- again, and shorter
 
 
 def calls_of(found: Finding) -> tuple[Operation, ...]:
-    """The calls of the history that was cut, the one under way included."""
-    made = [step.op.during if isinstance(step.op, PowerCut) else step.op for step in found.steps if not step.check]
-    return tuple(op for op in made if op is not None)
+    """The calls of the history that was cut, those under way included."""
+    made: list[Operation] = []
+    for step in found.steps:
+        if isinstance(step.op, PowerCut):
+            made += _as_one(step.op.during)
+        elif not step.check:
+            made.append(step.op)
+    return tuple(made)
 
 
-def try_each(here: Place, calls: Sequence[Operation]) -> Finding | None:
-    """What the plainest images of a given history show: none and all of what each flush was to make safe."""
+def _as_one(calls: tuple[Operation, ...]) -> tuple[Operation, ...]:
+    """The step in which these calls begin together; no step for none."""
+    together = tuple(call for call in calls if isinstance(call, InFlight))
+    return (Together(calls=together),) if len(together) > 1 else calls
+
+
+def try_each(
+    here: Place,
+    calls: Sequence[Operation],
+    cut: PowerCut | None = None,
+    signals: Sequence[int] = (),
+    *,
+    at_end: bool = False,
+    plainest: bool = True,
+) -> Finding | None:
+    """What the plainest images of a given history show: none and all of what each flush was to make safe.
+
+    `cut`: before these the image that it describes, as far as the file system does again what it did; without `plainest` that
+    one alone. `at_end`: those alone that the last of the calls leaves, or what comes after it.
+    """
     try:
-        recorded = record(here, written(calls))
+        recorded = record(here, written(calls), signals)
     except Diverged as diverged:
         return diverged.finding
-    disk = Disk(here.template, recorded.events, here.directory / "disk.img")
-    for cut in images.each(recorded.events):
-        found = judge(here, recorded, disk, cut, kernel=False)
+    again = [] if cut is None else [_again(here, recorded, cut)]
+    first = recorded.base(_last_call(recorded), begun=True) if at_end else 0
+    others = [each for each in images.each(recorded.events) if plainest and each.moment >= first]
+    for cuts, ways in ((again, (True, False)), (others, (False,))):
+        disk = here.disk(recorded.events)
+        for each in cuts:
+            for kernel in ways:
+                found = judge(here, recorded, disk, each, kernel=kernel, signals=signals)
+                if found is not None:
+                    return found
+    return None
+
+
+def _last_call(recorded: Recorded) -> int:
+    """The number of the step that is the last of the calls."""
+    return next((number for number in range(len(recorded.steps) - 1, -1, -1) if not recorded.steps[number].check), 0)
+
+
+def _again(here: Place, recorded: Recorded, cut: PowerCut) -> Cut:
+    """The cut of this recording that is most like the one that was found."""
+    base = recorded.base(_last_call(recorded) if cut.during else len(recorded.steps), begun=bool(cut.during))
+    moment = min(base + cut.told, len(recorded.events))
+    how = next(how for how in HOWS if how == cut.how)
+    return images.like(recorded.events, moment, how, cut.grain, cut.bits, here.whole)
+
+
+#: How often a saved history is made again: the file system writes some things when it pleases.
+TRIES = 3
+
+
+def replay(here: Place, saved: Finding, signals: Sequence[int] = ()) -> Finding | None:
+    """Make the calls of a saved finding again, and the image that it tells of. CannotRun for one that is no such history."""
+    cut = _power_cut(saved)
+    calls = calls_of(saved)
+    for number in range(TRIES):
+        found = try_each(here, calls, cut, signals, at_end=True, plainest=number == TRIES - 1)
         if found is not None:
             return found
     return None
 
 
-def _fewer(calls: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...]]:
+def _power_cut(saved: Finding) -> PowerCut | None:
+    """The cut of a history that has one at most, and nothing that a pool cannot do; CannotRun for any other."""
+    cuts = [step.op for step in saved.steps if isinstance(step.op, PowerCut)]
+    given = [call for step in saved.steps for call in _parts(step.op)]
+    wrong = next((call for call in given if isinstance(call, Restart | PowerCut | Together | ops.Collect | ops.Nowhere)), None)
+    if len(cuts) > 1 or wrong is not None or any(step.space for step in saved.steps):
+        what = "power cuts" if wrong is None else call_text(wrong)
+        raise CannotRun(f"the history has {what} that cannot be made again here: give a file that check --power has saved")
+    cut = cuts[0] if cuts else None
+    if cut is not None and (cut.how not in HOWS or cut.grain not in GRAINS or min(cut.told, cut.open) < 0):
+        raise CannotRun(f"{cut.how!r} with pieces of {cut.grain} is no power cut: give a file that check --power has saved")
+    return cut
+
+
+def _parts(op: Operation) -> tuple[Operation, ...]:
+    """The calls that a step consists of."""
+    if isinstance(op, PowerCut):
+        return op.during
+    return op.calls if isinstance(op, Together) else (op,)
+
+
+def shorten(here: Place, found: Finding, until: float, signals: Sequence[int] = ()) -> Finding:
+    """The finding with calls left out and made simpler, as long as the plainest images of what is left break the same clause."""
+
+    def again(calls: tuple[Operation, ...]) -> Finding | None:
+        return try_each(here, calls, _last_cut(found), signals, at_end=True)
+
+    return shortest(found, lambda best: _less(calls_of(best)), again, _size, lambda: time.monotonic() < until)
+
+
+def _last_cut(found: Finding) -> PowerCut | None:
+    return next((step.op for step in found.steps if isinstance(step.op, PowerCut)), None)
+
+
+def _size(found: Finding) -> tuple[int, ...]:
+    """Fewer calls, then less to read in them."""
+    calls = [call for op in calls_of(found) for call in _parts(op)]
+    return len(calls), sum(len(call_text(op)) for op in calls_of(found))
+
+
+def _less(calls: tuple[Operation, ...]) -> Iterator[tuple[Operation, ...]]:
+    """The history with fewer calls, with fewer together, with one made simpler."""
     yield from (less for less in fewer(calls) if less)
     for at, op in enumerate(calls):
-        yield from ((*calls[:at], less, *calls[at + 1 :]) for less in simpler(op))
+        yield from ((*calls[:at], *less, *calls[at + 1 :]) for less in _simpler(op))
+
+
+def _simpler(op: Operation) -> Iterator[tuple[Operation, ...]]:
+    if not isinstance(op, Together):
+        yield from ((less,) for less in simpler(op))
+        return
+    yield op.calls  # one after another
+    for fewer_calls in fewer(op.calls):
+        yield _as_one(fewer_calls)
+    for at, call in enumerate(op.calls):
+        for less in simpler(call):
+            if isinstance(less, InFlight):
+                yield (replace(op, calls=(*op.calls[:at], less, *op.calls[at + 1 :])),)

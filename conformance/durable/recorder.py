@@ -156,13 +156,14 @@ def _wait(recorder: Recorder) -> None:
 
 
 def _is_served(recorder: Recorder) -> bool:
-    return any(mount.point == str(recorder.served) for mount in mount_table(str(recorder.served)))
+    return any(mount.point == str(recorder.served) for mount in mount_table(str(recorder.served.parent)))
 
 
 def _end(recorder: Recorder) -> None:
-    """The mount first: the process then ends by itself. One that is gone already has left a mount that answers nothing."""
+    """The mount first: the process then ends by itself. One that is gone already has left a mount that answers nothing, not even
+    what it is: it is looked for from above."""
     try:
-        for point in reversed(mountpoints_below(str(recorder.served))):
+        for point in reversed(mountpoints_below(str(recorder.served.parent))):
             unmount_top(point)
     finally:
         recorder.process.end(kill=True)

@@ -1,7 +1,7 @@
 """Histories in which the driver's process ends and begins again: how they are drawn, made and judged.
 
-A call that was answered has happened, and one that was cut short has happened or not (SNAP-FAIL-2). What was written through a
-mount is the kernel's: the end of a process takes nothing of it away, synced or not.
+A call that was answered has happened (SNAP-DURABLE-1), and one that was cut short has happened or not (SNAP-DURABLE-2). What was
+written through a mount is the kernel's: the end of a process takes nothing of it away, synced or not (SNAP-DURABLE-3).
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class RestartSession(Session):
         self.restarts += 1
         for call, answer in zip(op.during, answers, strict=True):
             if isinstance(answer, Lost):
-                self.reached["SNAP-FAIL-2"] += 1
                 for key in {getattr(call, "key", ""), getattr(call, "name", "")}:
                     self.subject.forget(space, key)
         response = Returned(tuple("no answer" if isinstance(a, Lost) else answer_text(a) for a in answers) or None)
@@ -63,8 +62,11 @@ class RestartSession(Session):
         self._begin_again()
         if wrong is not None:
             raise Diverged(finding(self.steps, wrong))
+        cut_short = any(isinstance(answer, Lost) for answer in answers)
         for each in range(self.subject.spaces):
-            self._look(each, "SNAP-FAIL-2" if op.kill or any(isinstance(a, Lost) for a in answers) else "SNAP-OPEN-1")
+            self._look(each, "SNAP-DURABLE-2" if cut_short else "SNAP-DURABLE-1")
+        if not op.kill and not op.during:
+            self.reached["SNAP-OPEN-1"] += 1
         return response
 
     async def _ended_under(self, op: Restart, space: int) -> tuple[list[Response], Divergence | None]:
@@ -140,23 +142,38 @@ class RestartSession(Session):
     # --- what is looked at
 
     def _look(self, space: int, clause: str) -> None:
-        """Every record, mount list and content is as the history says, and nothing that is left prevents the next call."""
+        """Every record, mount list and content is as the history says, and nothing that is left prevents the next call.
+
+        What is wrong breaks `clause` besides its own, or the one of what was written and of what is left behind.
+        """
+        active = [key for key, s in self.state(space).snapshots.items() if s.kind is not Kind.COMMITTED]
+        self._under(clause, partial(self._observe, space, []))
+        self._under("SNAP-DURABLE-3", partial(self._read_all, space))
+        self._under(clause, partial(self._view_all, space))
+        self._under("SNAP-DURABLE-2", partial(self._make_one, space))
+        self.reached.update({"SNAP-DURABLE-1", clause, "SNAP-LIVE-1"} | ({"SNAP-DURABLE-3"} if active else set()))
+
+    def _under(self, clause: str, step: Callable[[], None]) -> None:
         try:
-            self._observe(space, [])
-            snapshots = self.state(space).snapshots
-            for key in [key for key, s in snapshots.items() if s.kind is not Kind.COMMITTED]:
-                self.do(ops.Read(key), space, check=True)
-            for key in [key for key, s in snapshots.items() if s.kind is Kind.COMMITTED and not children(self.state(space), key)]:
-                self.do(ops.View(SPARE, key), space, check=True)
-                self.do(ops.Read(SPARE), space, check=True)
-                self.do(ops.Remove(SPARE), space, check=True)
-            self.do(ops.Prepare(SPARE), space, check=True)
-            self.do(ops.Remove(SPARE), space, check=True)
+            step()
         except Diverged as diverged:
             cause = Mismatch(clause, "the store as the answered calls left it", diverged.finding.mismatches[0].came)
             raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
-        self.reached[clause] += 1
-        self.reached["SNAP-LIVE-1"] += 1
+
+    def _read_all(self, space: int) -> None:
+        for key in [key for key, s in self.state(space).snapshots.items() if s.kind is not Kind.COMMITTED]:
+            self.do(ops.Read(key), space, check=True)
+
+    def _view_all(self, space: int) -> None:
+        snapshots = self.state(space).snapshots
+        for key in [key for key, s in snapshots.items() if s.kind is Kind.COMMITTED and not children(self.state(space), key)]:
+            self.do(ops.View(SPARE, key), space, check=True)
+            self.do(ops.Read(SPARE), space, check=True)
+            self.do(ops.Remove(SPARE), space, check=True)
+
+    def _make_one(self, space: int) -> None:
+        self.do(ops.Prepare(SPARE), space, check=True)
+        self.do(ops.Remove(SPARE), space, check=True)
 
 
 # --- again

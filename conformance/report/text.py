@@ -22,15 +22,22 @@ WIDTH = 110
 _REFS_ELSEWHERE = {"REF-ERROR-3", "REF-FINAL-5", "REF-MOUNT-7", "REF-OPEN-3", "REF-OPEN-4"}
 
 
-def owed(profile: Profile | None, refs: bool = False) -> list[str]:
-    """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes."""
+def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list[str]:
+    """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes.
+
+    `promise`: how those begin that a driver whose process is ended is held to besides, or one whose power is cut alone.
+    """
+    if promise == "SNAP-POWER-":
+        return [c for c in clauses() if c.startswith(promise)]
     if refs:
         return [c for c in clauses() if c.startswith("REF-") and c not in _REFS_ELSEWHERE]
     profile = profile or Profile()
     through_containerd = profile.door is Door.METADATA
     # A driver need not have labels of its own, and nothing here overlaps or dies.
     left_out = {"SNAP-FAIL-2", "SNAP-LABEL-3", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
-    left_out |= {c for c in clauses() if c.startswith(("SNAP-DURABLE-", "SNAP-POWER-"))}
+    left_out |= {
+        c for c in clauses() if c.startswith(("SNAP-DURABLE-", "SNAP-POWER-")) and not (promise and c.startswith(promise))
+    }
     if not profile.wire:
         left_out.add("SNAP-WALK-8")
     if through_containerd:
@@ -82,10 +89,11 @@ def _mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
 def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
     """The last line of a run that found nothing."""
     reached = run.reached
-    known = owed(run.profile, run.refs)
+    known = owed(run.profile, run.refs, run.promise)
     met = [c for c in known if c in reached]
     verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
-    done = f"{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
+    images = f"{run.power.images} power-cut images, " if run.power.images else ""
+    done = f"{images}{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
     return f"{verdict}: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
 
 
@@ -110,8 +118,8 @@ def disturbance_lines(run: Run) -> Iterator[str]:
 
 def progress_line(run: Run, examples: int, left: float | None) -> str:
     """One line for a terminal."""
-    known = owed(run.profile, run.refs)
+    known = owed(run.profile, run.refs, run.promise)
     met = sum(1 for c in known if c in run.reached)
-    doing = "making the finding shorter" if run.shrinking else f"{run.histories} of {examples} histories"
+    doing = "making the finding shorter" if run.shrinking else f"{run.examples} of {examples} {run.counted}"
     remaining = "" if left is None or run.shrinking else f", {left:.0f} s left"
     return f"{doing}, {run.calls} calls, {met} of {len(known)} clauses{remaining}"

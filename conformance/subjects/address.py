@@ -126,6 +126,40 @@ def require_process(address: Address, start: str, kill: bool) -> None:
         raise CannotRun(f"{DIRECTORY} stands for one directory: write it in --start and at the beginning of the socket's path")
 
 
+def require_image(address: Address, start: str, kill: bool) -> None:
+    """CannotRun, saying why, unless the subject keeps all that it has in one image whose power can be cut."""
+    if start or kill:
+        raise CannotRun("a power cut ends no process: leave --start and --kill out, or --power")
+    if address.refs:
+        raise CannotRun(f"{address.text} keeps its records beside the pool's image: cut the power of ref:overlay")
+    if address.kind != "ref":
+        raise CannotRun(f"{address.text} keeps its data where the kit has no image of it: power cuts are for ref:overlay")
+    if address.place != "overlay" or _plain(address):
+        raise CannotRun(
+            f"{address.text} stands on a plain directory, which has no image: power cuts are for ref:overlay on a pool"
+        )
+    if "size" in address.options:
+        raise CannotRun("the pool whose power is cut has a size of its own: leave size= out")
+
+
+def power_file_system(address: Address, surroundings: Surroundings) -> str:
+    """The file system of the pool whose power is cut. CannotRun, with the remedy, where the machine permits no pool."""
+    ground = choose_ground(address.place, False, surroundings)
+    if not ground.pool:
+        raise CannotRun(f"power cuts need root, loop devices and overlay mounts: run as root, see snapspec doctor ({ground.why})")
+    return _file_system(address)
+
+
+def _plain(address: Address) -> bool:
+    plain: bool = _choice(address, "plain", {"yes": True, "no": False}, False)
+    return plain
+
+
+def _file_system(address: Address) -> str:
+    kind: str = _choice(address, "fs", {"ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs"}, "ext4")
+    return kind
+
+
 def make_restarted(
     address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float, start: str, kill: bool
 ) -> Restarted:
@@ -166,10 +200,9 @@ def _reference(
 ) -> Reference:
     if address.place not in REFERENCES:
         raise CannotRun(f"there is no reference {address.place!r}: write ref:overlay or ref:copy")
-    plain = _choice(address, "plain", {"yes": True, "no": False}, False)
-    file_system = _choice(address, "fs", {"ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs"}, "ext4")
+    file_system = _file_system(address)
     size = _size(address, _LEAST[file_system])
-    ground = choose_ground(address.place, plain, surroundings)
+    ground = choose_ground(address.place, _plain(address), surroundings)
     return kind(address.text, contents, workspace.scratch("store"), ground, size, file_system)
 
 

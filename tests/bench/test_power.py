@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from snapspec.conformance.durable import power, recorder
+from snapspec.conformance.durable.place import place
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(recorder.lacking()), reason=recorder.lacking())]
 
@@ -18,7 +19,7 @@ IMAGES = 200
 
 
 def test_images(workdir: Path) -> None:
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         began = time.perf_counter()
         done = power.run(here, IMAGES, seed=1)
         took = time.perf_counter() - began

@@ -61,4 +61,4 @@ def test_between_calls_it_may_be_ended_for_long(snapshotter: str, how: list[str]
 def test_in_the_midst_of_a_call_it_loses_what_it_had(snapshotter: str, how: list[str], workdir: Path) -> None:
     run = check(workdir, snapshotter, *how, "--without", KNOWN[snapshotter].removesuffix(",cut"), "--budget", "60s", *SEEN)
     assert (run.returncode, run.stderr) == (1, ""), run.stdout
-    assert "SNAP-FAIL-2" in run.stdout
+    assert "SNAP-DURABLE-2" in run.stdout

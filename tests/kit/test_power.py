@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from snapspec.conformance.durable import images, power, recorder
-from snapspec.conformance.durable.images import Disk
+from snapspec.conformance.durable import PowerCut, Together, images, power, recorder
+from snapspec.conformance.durable.place import place
+from snapspec.conformance.durable.recorded import record, written
 from snapspec.conformance.durable.recorder import Told, read_log, recording
+from snapspec.conformance.durable.survivor import judge
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, call_text
 from snapspec.conformance.report.text import finding_lines
@@ -30,6 +33,15 @@ from snapspec.model.values import Mount
 LACKING = recorder.lacking()
 
 requires_recorder = pytest.mark.skipif(bool(LACKING), reason=LACKING)
+
+
+def requires_file_system(kind: str) -> pytest.MarkDecorator:
+    """A mark that skips where the kernel or the tools of the file system are not there."""
+    package = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}[kind]
+    known = any(line.split()[-1] == kind for line in Path("/proc/filesystems").read_text().splitlines())
+    made = shutil.which(f"mkfs.{kind}", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
+    return pytest.mark.skipif(not (known and made), reason=f"needs {kind}: modprobe {kind}, and the Debian package {package}")
+
 
 pytestmark = [pytest.mark.root, requires_recorder]
 
@@ -54,6 +66,11 @@ def loops() -> set[str]:
         except OSError:  # detached since it was listed
             continue
     return found
+
+
+def ours(directory: Path) -> set[str]:
+    """Those on files below the directory: on a machine that others use too the rest comes and goes."""
+    return {entry for entry in loops() if str(directory) in entry}
 
 
 def processes(directory: Path) -> list[int]:
@@ -114,7 +131,7 @@ def test_every_write_and_flush_is_recorded_in_order(workdir: Path) -> None:
 
 def test_the_record_makes_the_image_again(workdir: Path) -> None:
     """Applied to the image that it began with, the whole record of a file system at work gives the image as it then was."""
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         name = here.recorder.name()
         images.copy_sparse(here.template, here.recorder.backing / name)
         with here.recorder.under(here.image, name), open_pool(str(here.image.parent)) as pool:
@@ -126,7 +143,7 @@ def test_the_record_makes_the_image_again(workdir: Path) -> None:
             pool.trim()
         events = read_log(here.recorder.log(name))
         assert {event.told for event in events} == set(Told)
-        disk = Disk(here.template, events, here.directory / "disk.img")
+        disk = here.disk(events)
         whole = images.Cut(len(events), "all", 4096, frozenset(images.pieces(events, len(events), 4096)))
         disk.cut(whole, here.image)
         assert here.image.read_bytes() == (here.recorder.backing / name).read_bytes()
@@ -152,14 +169,14 @@ def test_without_the_package_the_remedy_is_named(workdir: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("calls", [LAYERS[:3], pytest.param(LAYERS, marks=pytest.mark.deep)], ids=["layer", "layers"])
 def test_the_reference_loses_nothing_at_any_flush_of_a_history(workdir: Path, calls: tuple[Operation, ...]) -> None:
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         found = power.try_each(here, calls)
     assert found is None, "\n".join(finding_lines(found))
     assert_nothing_left(workdir)
 
 
 def test_a_short_drawn_run_finds_nothing(workdir: Path) -> None:
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         done = power.run(here, 20, seed=1)
     assert done.finding is None, "\n".join(finding_lines(done.finding))
     assert (done.images, done.divergences) == (20, 0)
@@ -167,39 +184,60 @@ def test_a_short_drawn_run_finds_nothing(workdir: Path) -> None:
     assert sum(done.hows.values()) == sum(done.during.values()) == 20
 
 
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=requires_file_system(kind)) for kind in ("xfs", "btrfs")])
+def test_nor_does_one_on_another_file_system(workdir: Path, kind: str) -> None:
+    with place(workdir, file_system=kind) as here:
+        done = power.run(here, 12, seed=2)
+    assert done.finding is None, "\n".join(finding_lines(done.finding))
+    assert done.images == 12
+    assert_nothing_left(workdir)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=requires_file_system(kind)) for kind in ("xfs", "btrfs")])
+def test_a_long_run_on_another_file_system_finds_nothing(workdir: Path, kind: str) -> None:
+    with place(workdir, file_system=kind) as here:
+        done = power.run(here, 300, seed=3)
+    print(done.text())
+    assert done.finding is None, "\n".join(finding_lines(done.finding))
+
+
 @pytest.mark.deep
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_long_run_finds_nothing(workdir: Path, seed: int) -> None:
-    with power.place(workdir) as here:
+    with place(workdir) as here:
         done = power.run(here, 1000, seed)
     print(done.text())
     assert done.finding is None, "\n".join(finding_lines(done.finding))
     assert done.images == 1000
-    assert {"prepare", "view", "commit", "remove", "update", "none"} <= set(done.during)
+    assert {"prepare", "view", "commit", "remove", "update", "none", "2 together", "3 together"} <= set(done.during)
     assert set(images.HOWS) <= set(done.hows)
 
 
 def test_a_power_cut_is_told_in_words() -> None:
-    assert call_text(power.PowerCut(kept="all: 3 of 3")) == "powercut(kept='all: 3 of 3')"
-    assert call_text(power.PowerCut(during=ops.Remove("a"))) == "powercut(during=remove('a'))"
+    cut = PowerCut(during=(ops.Remove("a"), ops.Usage("b")), told=3, how="some", grain=512, open=9, bits=b"\x05\x01")
+    during = "power cut during [remove('a'), usage('b')]"
+    assert call_text(cut) == f"{during}: the disk keeps 3 of 9 unflushed pieces of 512 bytes (some)"
+    assert call_text(PowerCut()) == "power cut: the disk has flushed all"
+    assert call_text(Together(calls=(ops.Remove("a"), ops.Usage("b")))) == "together(calls=[remove('a'), usage('b')])"
 
 
 def test_what_is_damaged_is_found(workdir: Path) -> None:
     """The judgement of an image, on two that no power cut leaves: an inode of the file system gone, and other data in a file."""
-    with power.place(workdir) as here:
-        recorded = power.record(here, power.written(LAYERS[:3]))
-        disk = Disk(here.template, recorded.events, here.directory / "disk.img")
+    with place(workdir) as here:
+        recorded = record(here, written(LAYERS[:3]))
+        disk = here.disk(recorded.events)
         cut = images.each(recorded.events)[-1]
-        assert power.judge(here, recorded, disk, cut) is None
+        assert judge(here, recorded, disk, cut) is None
         sound = disk.file.read_bytes()
         assert sound.count(b"hello") == 1
         disk.file.write_bytes(sound.replace(b"hello", b"hullo"))
         for kernel in (True, False):
-            assert clause(power.judge(here, recorded, disk, cut, kernel=kernel)) == "SNAP-POWER-2"
+            assert clause(judge(here, recorded, disk, cut, kernel=kernel)) == "SNAP-POWER-2"
         disk.file.write_bytes(sound)
         subprocess.run(["debugfs", "-w", "-R", "clri s/1/fs/f", disk.file], check=True, capture_output=True)
         for kernel in (True, False):
-            assert clause(power.judge(here, recorded, disk, cut, kernel=kernel)).startswith("SNAP-POWER-")
+            assert clause(judge(here, recorded, disk, cut, kernel=kernel)).startswith("SNAP-POWER-")
     assert_nothing_left(workdir)
 
 
@@ -218,9 +256,30 @@ def test_a_recorder_that_dies_is_no_fault_of_the_driver_and_leaves_nothing(workd
         for number in range(50):
             session.do(ops.Prepare(f"a{number}"))
 
-    with pytest.raises(CannotRun, match="recorder of writes is gone"), power.place(workdir) as here:
-        power.record(here, calls)
+    with pytest.raises(CannotRun, match="recorder of writes is gone"), place(workdir) as here:
+        record(here, calls)
     assert_nothing_left(workdir)
+
+
+def answers(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_recorder_that_has_been_dead_for_a_while_leaves_nothing(workdir: Path) -> None:
+    """Its mount does not even tell any more what it is."""
+    with recording(workdir / "r") as here:
+        os.kill(here.process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while answers(here.served):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        with pytest.raises(CannotRun, match="recorder of writes is gone"):
+            here.require()
+    assert left(workdir) == []
 
 
 def test_an_interrupted_history_leaves_nothing(workdir: Path) -> None:
@@ -228,8 +287,8 @@ def test_an_interrupted_history_leaves_nothing(workdir: Path) -> None:
         session.do(ops.Prepare("a"))
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), power.place(workdir) as here:
-        power.record(here, calls)
+    with pytest.raises(KeyboardInterrupt), place(workdir) as here:
+        record(here, calls)
     assert_nothing_left(workdir)
 
 
@@ -248,11 +307,11 @@ def test_neighbours_are_left_alone(workdir: Path) -> None:
     ):
         Path(pool.root, "file").write_text("kept")
         (theirs.backing / "x").write_text("kept")
-        before = set(mountpoints_below("/")), loops()
-        with power.place(workdir / "run") as here:
+        before = set(mountpoints_below("/")), ours(workdir)
+        with place(workdir / "run") as here:
             assert power.run(here, 4, seed=3).images == 4
-        assert (set(mountpoints_below("/")), loops()) == before
-        assert any(entry.startswith(f"{Path(device).name} ") for entry in loops())
+        assert (set(mountpoints_below("/")), ours(workdir)) == before
+        assert any(entry.startswith(f"{Path(device).name} ") for entry in ours(workdir))
         assert Path(pool.root, "file").read_text() == (theirs.served / "x").read_text() == "kept"
         assert theirs.process.ended() == ""
     assert_nothing_left(workdir / "run")
@@ -263,7 +322,8 @@ import sys
 from pathlib import Path
 from snapspec.impl.syscalls import enter_private_namespace
 enter_private_namespace()
-from snapspec.conformance.durable import power
+from snapspec.conformance.durable.place import place
+from snapspec.conformance.durable.recorded import record
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 
@@ -274,8 +334,8 @@ def calls(session):
         session.do(ops.Prepare("b"))
         session.do(ops.Remove("b"))
 
-with power.place(Path(sys.argv[1])) as here:
-    power.record(here, calls)
+with place(Path(sys.argv[1])) as here:
+    record(here, calls)
 """
 
 

@@ -85,6 +85,30 @@ def test_sectors_of_512_bytes_come_apart(tmp_path: Path) -> None:
     assert data.count(b"a") == 1024
 
 
+def test_sectors_are_those_of_the_disk_wherever_a_write_begins(tmp_path: Path) -> None:
+    events = told((BLOCK - 512, b"a" * 1024))
+    assert images.pieces(events, 1, BLOCK) == ((0, 0), (0, 1))
+    disk(tmp_path, events).cut(Cut(1, "torn", BLOCK, frozenset({(0, 1)})), tmp_path / "image")
+    data = (tmp_path / "image").read_bytes()
+    assert data == b"\0" * BLOCK + b"a" * 512 + b"\0" * (SIZE - BLOCK - 512)
+
+
+def test_the_same_pieces_are_kept_of_another_recording_as_far_as_it_has_them() -> None:
+    events = told(block(1, "a"), block(2, "b"), block(3, "c"))
+    assert images.like(events, 3, "some", BLOCK, b"\x05").kept == {(0, 0), (2, 0)}
+    assert images.like(events[:2], 2, "some", BLOCK, b"\x05").kept == {(0, 0)}
+    assert images.like(events, 3, "all", BLOCK, b"\x01").kept == everything(events, 3)
+    assert images.like(events, 3, "none", BLOCK, b"\x07").kept == frozenset()
+
+
+def test_a_copy_may_leave_zeros_out(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"\0" * (1 << 20) + b"data" + b"\0" * (1 << 20))
+    images.copy_sparse(source, target, zeros=False)
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks * 512 <= 2 * BLOCK
+
+
 def test_zeros_are_told_too(tmp_path: Path) -> None:
     events = (*told(block(1, "a", 3), None), Event(Told.ZERO, 2 * BLOCK, BLOCK, b"", 3))
     here = disk(tmp_path, events)
@@ -99,9 +123,11 @@ def test_what_is_drawn_is_open_at_its_moment(seed: int) -> None:
     events = told(block(0, "s", 2), block(3, "a"), None, block(0, "t", 2), block(5, "b", 2), block(3, "c"))
     random = Random(seed)
     moment = random.randint(0, len(events))
-    cut = images.draw(random, events, moment)
+    cut = images.draw(random, events, moment, whole=(0,))
     assert cut.kept <= everything(events, moment, cut.grain)
-    assert cut.text(events).startswith(f"{cut.how}: {len(cut.kept)} of ")
+    count, bits = images.bits(cut, events)
+    assert (count, int.from_bytes(bits).bit_count()) == (len(everything(events, moment, cut.grain)), len(cut.kept))
+    assert images.like(events, moment, cut.how, cut.grain, bits, whole=(0,)) == cut
     if cut.grain == 512:
         for write in (0, 3):
             of_the_superblock = {piece for piece in everything(events, moment, 512) if piece[0] == write and piece[1] < 8}
