@@ -165,7 +165,10 @@ def _smoke(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     parse(options.subject)
     saved = load(options.file)
-    durable = isinstance(saved, Finding) and any(isinstance(step.op, Restart) for step in saved.steps)
+    if isinstance(saved, Finding):
+        durable = any(isinstance(step.op, Restart) for step in saved.steps)
+    else:
+        durable = any(burst.kill is not None for burst in saved.bursts)
     plan = Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)
     run = execute([_at_level(plan, "durable" if durable or options.start else "core", options.start, False)], _silent)
     status = _conclude(run, options.subject, None)

@@ -269,7 +269,7 @@ def judge(here: Place, recorded: Recorded, disk: Disk, cut: Cut, *, kernel: bool
     during = recorded.steps[number].op if layers.belief.calls and number < len(recorded.steps) else None
     cut_step = Step(PowerCut(kept=cut.text(recorded.events), during=during), Returned())
     steps = [*recorded.steps[:number], cut_step]
-    wrong = _replayed(here) if kernel else ""
+    wrong = replayed(here) if kernel else ""
     if wrong:
         return Finding(tuple(steps), (Mismatch("SNAP-POWER-5", "a clean file system", wrong),))
     found = _survived(here, steps, durable.power_cut(layers, _now(recorded, number)))
@@ -291,7 +291,7 @@ def _now(recorded: Recorded, number: int) -> int:
     return recorded.marks[min(number, len(recorded.marks) - 1)].ended if recorded.marks else 0
 
 
-def _replayed(here: Place) -> str:
+def replayed(here: Place) -> str:
     """Mount and unmount the image; what the checker of the file system then finds, empty for nothing."""
     target = str(here.directory / "replayed")
     try:
@@ -300,10 +300,10 @@ def _replayed(here: Place) -> str:
     except OSError as error:
         return f"it cannot be mounted: {error}"
     unmount_top(target)
-    return _checked(here.image)
+    return checked(here.image)
 
 
-def _checked(image: Path) -> str:
+def checked(image: Path) -> str:
     program = shutil.which("e2fsck", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if program is None:
         raise CannotRun("e2fsck is not on the path: install the Debian package e2fsprogs")
@@ -312,7 +312,7 @@ def _checked(image: Path) -> str:
 
 
 def _unclean(here: Place, steps: list[Step]) -> Finding | None:
-    wrong = _checked(here.image)
+    wrong = checked(here.image)
     return (
         Finding(tuple(steps), (Mismatch("SNAP-POWER-5", "a clean file system, closed after the cut", wrong),)) if wrong else None
     )
@@ -458,7 +458,7 @@ def run(
         done.histories += 1
         done.calls += len(recorded.steps)
         done.events += len(recorded.events)
-        cuts = _draw_cuts(random, recorded, min(per_history, wanted - done.images))
+        cuts = draw_cuts(random, recorded.events, recorded.marks, min(per_history, wanted - done.images))
         done.finding = _judge_all(here, recorded, cuts, done, random)
     if done.finding is not None:
         done.divergences = 1
@@ -466,13 +466,12 @@ def run(
     return done
 
 
-def _draw_cuts(random: Random, recorded: Recorded, number: int) -> list[Cut]:
+def draw_cuts(random: Random, events: Sequence[Event], marks: Sequence[Mark], number: int) -> list[Cut]:
     """Cuts in the order of their moments: at any event, within a call, and just before a flush, where most is open."""
-    events = recorded.events
     flushes = [cut.moment for cut in images.each(events)]
     calls = [
         range(images.moment_of(events, mark.start), images.moment_of(events, mark.end) + 1)
-        for mark in recorded.marks
+        for mark in marks
         if mark.end > mark.start
     ]
     pools = [range(len(events) + 1), flushes, *calls]

@@ -24,7 +24,8 @@ _REFS_ELSEWHERE = {"REF-ERROR-3", "REF-FINAL-5", "REF-MOUNT-7", "REF-OPEN-3", "R
 def owed(profile: Profile | None, refs: bool = False) -> list[str]:
     """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes."""
     if refs:
-        return [c for c in clauses() if c.startswith("REF-") and c not in _REFS_ELSEWHERE]
+        elsewhere = _REFS_ELSEWHERE | {c for c in clauses() if c.startswith("REF-POWER-")}
+        return [c for c in clauses() if c.startswith("REF-") and c not in elsewhere]
     profile = profile or Profile()
     through_containerd = profile.door is Door.METADATA
     # A driver need not have labels of its own, and nothing here overlaps or dies.
