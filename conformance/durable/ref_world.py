@@ -13,6 +13,7 @@ from snapspec.conformance.durable.process import drop_mounts
 from snapspec.conformance.durable.ref_child import Asked, Place, RefsChild, connect
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.refs_subject import Contents, RefResponse, RefsAdapter
+from snapspec.conformance.schedule import Unsound
 from snapspec.conformance.subjects.prefixed import Prefixed
 from snapspec.conformance.subjects.reference import ReferenceSubject
 from snapspec.conformance.subjects.refs import RefsSubject, RefWorld
@@ -68,10 +69,10 @@ class KilledRefs(RefsSubject):
     async def start(self) -> None:
         """Make the process that forks, and one that serves. CannotRun with the remedy."""
         self._forks.start()
-        await self.serve()
+        await self._serve_first()
 
     async def serve(self) -> None:
-        """One more process on the same store, after the one before it has ended. CannotRun when the store cannot be opened."""
+        """One more process on the same store, after the one before it has ended. SnapshotError when the store does not open."""
         ours, theirs = socket.socketpair()
         ground = self.under.ground
         pool = self.under.size if ground.pool else 0
@@ -82,7 +83,13 @@ class KilledRefs(RefsSubject):
         why = await self._child.ready
         if why:
             said = self._forks.process.last_words() if isinstance(why, Gone) else why
-            raise CannotRun(f"the reference cannot be opened: {said}")
+            raise SnapshotError(f"the reference cannot be opened: {said}")
+
+    async def _serve_first(self) -> None:
+        try:
+            await self.serve()
+        except SnapshotError as error:
+            raise CannotRun(str(error)) from None
 
     async def begin(self) -> KilledGround:
         """The ground of a new history."""
@@ -111,7 +118,7 @@ class KilledRefs(RefsSubject):
         self._renewed += 1
         self.directory = self.under.directory.with_name(f"{self.under.directory.name}.{self._renewed}")
         self.directory.mkdir(0o700)
-        await self.serve()
+        await self._serve_first()
 
     async def stop(self) -> None:
         """Let the process close the store and end; its directory is the run's to remove."""
@@ -190,10 +197,16 @@ class KilledAdapter(RefsAdapter):
         self._began = True
 
     async def begin_again(self) -> RefResponse:
-        """One more process on the same store, after one that was killed; what its manager has answered."""
+        """One more process on the same store, after one that was killed; what its manager has answered.
+
+        Raises Unsound when the driver does not serve again.
+        """
         await self._subject.gone()
         self._ground.starts += 1
-        await self._subject.serve()
+        try:
+            await self._subject.serve()
+        except SnapshotError as error:
+            raise Unsound("SNAP-LIVE-1", f"no driver serves again: {error}") from None
         answer = await self._subject.child.begin(self._ground.place)
         self._began, self.closed = isinstance(answer, RefReturned), False
         return answer
