@@ -224,16 +224,16 @@ def judge(
     """
     disk.cut(cut, here.image)
     number = _told_at(recorded, cut)
-    before = _before(recorded, number, cut)
+    before, bursts = _before(recorded, number, cut), _begun(recorded, number)
     wrong = power.replayed(here) if kernel else ""
     if wrong:
-        return RefFinding(recorded.bursts, before, (Mismatch("REF-POWER-4", "a clean file system", wrong),), free=True)
+        return RefFinding(bursts, before, (Mismatch("REF-POWER-4", "a clean file system", wrong),), free=True)
     survivor = Survivor(subject(here), here.runner, ref_durable.power_cut(recorded.layers[number]), opens)
     found = survivor.found()
     if found is None:
         return None
     after = (f"     after it: {line.strip()}" for line in survivor.lines())
-    return RefFinding(recorded.bursts, (*before, *after), found, free=True)
+    return RefFinding(bursts, (*before, *after), found, free=True)
 
 
 def _told_at(recorded: Recorded, cut: Cut) -> int:
@@ -243,6 +243,13 @@ def _told_at(recorded: Recorded, cut: Cut) -> int:
         if tell.position > position or (tell.position == position and not tell.answers):
             return number
     return len(recorded.tells)
+
+
+def _begun(recorded: Recorded, number: int) -> tuple[Burst, ...]:
+    """The bursts that had begun by then, the first of all at least."""
+    begun = sum(not tell.answers for tell in recorded.tells[:number])
+    before = [sum(len(burst.ops) for burst in recorded.bursts[:at]) for at in range(len(recorded.bursts))]
+    return tuple(burst for burst, calls in zip(recorded.bursts, before, strict=True) if calls < max(begun, 1))
 
 
 def under_way(recorded: Recorded, cut: Cut) -> tuple[str, ...]:
@@ -397,8 +404,9 @@ def run(
             done.crowded += 1
             continue
         except RefDivergence as diverged:
-            done.found = diverged.finding
-            break
+            done.divergences = 1
+            done.found = _shorter(diverged.finding, lambda bursts: uncut(here, bursts, opens), until)
+            return done
         done.histories += 1
         done.calls += len(recorded.marks)
         done.events += len(recorded.events)
@@ -406,7 +414,7 @@ def run(
         done.found = _judge_all(here, recorded, cuts, done, random, opens)
     if done.found is not None:
         done.divergences = 1
-        done.found = shorten(here, done.found, min(until, time.monotonic() + power.SHORTENING), opens)
+        done.found = _shorter(done.found, lambda bursts: try_last(here, bursts, opens), until)
     return done
 
 
@@ -428,23 +436,44 @@ def _owed(here: Place) -> Path:
     return here.directory / "disk.img"
 
 
-def shorten(here: Place, found: RefFinding, until: float, opens: Opens = open_manager) -> RefFinding:
-    """The finding with calls left out and made simpler, as long as the plainest images of what is left break the same clause."""
+def _shorter(found: RefFinding, again: Callable[[Sequence[Burst]], RefFinding | None], until: float) -> RefFinding:
+    """The finding with calls left out and made simpler, as long as what is left breaks the same clause when made `again`."""
+    end = min(until, time.monotonic() + power.SHORTENING)
 
     def tries(best: RefFinding) -> Iterator[tuple[Burst, ...]]:
         return (bursts for bursts in shorter(best.bursts) if bursts)
 
-    return shortest(found, tries, lambda bursts: try_each(here, bursts, opens), size, lambda: time.monotonic() < until)
+    return shortest(found, tries, again, size, lambda: time.monotonic() < end)
+
+
+def uncut(here: Place, bursts: Sequence[Burst], opens: Opens = open_manager) -> RefFinding | None:
+    """What a given history shows without any power cut."""
+    try:
+        record(here, written(bursts), opens)
+    except RefDivergence as diverged:
+        return diverged.finding
+    return None
 
 
 def try_each(here: Place, bursts: Sequence[Burst], opens: Opens = open_manager) -> RefFinding | None:
     """What the plainest images of a given history show: none and all of what each flush was to make safe."""
+    return _try(here, bursts, opens, last=False)
+
+
+def try_last(here: Place, bursts: Sequence[Burst], opens: Opens = open_manager) -> RefFinding | None:
+    """What those images show that a power cut leaves in the last burst or after it."""
+    return _try(here, bursts, opens, last=True)
+
+
+def _try(here: Place, bursts: Sequence[Burst], opens: Opens, *, last: bool) -> RefFinding | None:
     try:
         recorded = record(here, written(bursts), opens)
     except RefDivergence as diverged:
         return diverged.finding
     disk = Disk(here.template, recorded.events, _owed(here))
     for cut in images.each(recorded.events):
+        if last and len(_begun(recorded, _told_at(recorded, cut))) < len(bursts):
+            continue
         found = judge(here, recorded, disk, cut, opens, kernel=False)
         if found is not None:
             return found

@@ -179,7 +179,6 @@ class KilledAdapter(RefsAdapter):
         self._subject = subject
         self._ground = ground
         self._began = False
-        self._one = asyncio.Lock()  # there is one directory to mount on
 
     async def _never(self, _: Callable[[], str]) -> Manager:
         raise CannotRun("the manager is opened in the process that is killed")
@@ -244,8 +243,7 @@ class KilledAdapter(RefsAdapter):
             return answer
         mounts: Sequence[Mount] = answer.value  # type: ignore[assignment]  # a mount gives a list
         try:
-            async with self._one:
-                return RefReturned(await self._content(op, mounts))
+            return RefReturned(await self._content(op, mounts))
         except (MountError, FileNotFoundError) as error:
             return RefFailed(refs.RefError.DRIVER, f"the list cannot be mounted: {error}")
 

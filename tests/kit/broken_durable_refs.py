@@ -102,19 +102,15 @@ class Lossy:
         return tuple(Burst((op,)) for op in self.calls)
 
 
-MEMORY_AHEAD = Lossy("memory ahead of disk", MemoryAhead, Manager, _PAIR, ("REF-POINT-3", "REF-POWER-1", "REF-OPEN-1"))
+MEMORY_AHEAD = Lossy("memory ahead of disk", MemoryAhead, Manager, _PAIR, ("REF-POINT-3",))
 VIEW_UNNOTED = Lossy(
     "view left behind by a crash",
     ViewUnnoted,
     Manager,
     (*_PAIR, ref_ops.Mount("he", readonly=False)),
-    ("REF-OPEN-5", "REF-NOTE-1", "REF-POWER-1", "REF-LEAK-1"),
+    ("REF-OPEN-5", "REF-NOTE-1"),
 )
-FINALIZE_LEFT_HALF = Lossy(
-    "half-done finalize", Ledger, FinalizeLeftHalf, (*_PAIR, ref_ops.Finalize("he")), ("REF-OPEN-5", "REF-POINT-3", "REF-POWER-1")
-)
-RECORD_FIRST = Lossy(
-    "metadata written before its snapshot", Ledger, RecordFirst, (ref_ops.New("m", "hm"),), ("REF-OPEN-5", "REF-NOTE-1")
-)
+FINALIZE_LEFT_HALF = Lossy("half-done finalize", Ledger, FinalizeLeftHalf, (*_PAIR, ref_ops.Finalize("he")), ("REF-OPEN-5",))
+RECORD_FIRST = Lossy("metadata written before its snapshot", Ledger, RecordFirst, (ref_ops.New("m", "hm"),), ("REF-PRUNE-3",))
 
 LOSSY = (MEMORY_AHEAD, VIEW_UNNOTED, FINALIZE_LEFT_HALF, RECORD_FIRST)
