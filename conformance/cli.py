@@ -29,6 +29,7 @@ from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
+from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
@@ -175,7 +176,8 @@ def _replay(options: argparse.Namespace) -> int:
     saved = load(options.file)
     made = [step.op for step in saved.steps] if isinstance(saved, Finding) else []
     power = any(isinstance(op, PowerCut | Together) for op in made)
-    durable = power or any(isinstance(op, Restart) for op in made)
+    killed = isinstance(saved, RefFinding) and any(burst.kill is not None for burst in saved.bursts)
+    durable = power or killed or any(isinstance(op, Restart) for op in made)
     plan = Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)
     run = execute([_at_level(plan, "durable" if durable or options.start else "core", options.start, False, power)], _silent)
     status = _conclude(run, options.subject, None)

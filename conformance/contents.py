@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Lock
 
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import apply, scan
@@ -26,6 +27,7 @@ class Contents:
         self.target = str(target)
         self.mounts = mounts
         self.root = root
+        self._one = Lock()
 
     async def write(self, mounts: Sequence[Mount], changes: Sequence[Change]) -> tuple[str, ...]:
         """Make the changes in order; gives `ok` or the name of the error for each (SNAP-CONTENT-2)."""
@@ -45,9 +47,9 @@ class Contents:
 
     @contextmanager
     def _shown(self, mounts: Sequence[Mount]) -> Iterator[str]:
-        """A directory that shows the list, for as long as the context lasts."""
+        """A directory that shows the list, for as long as the context lasts. One at a time: there is one target."""
         if self.mounts:
-            with ExitStack() as stack:
+            with self._one, ExitStack() as stack:
                 try:
                     directory = stack.enter_context(mounted(mounts, self.target))
                 except (MountError, OSError) as error:

@@ -29,11 +29,15 @@ class FreeRun(Generic[Op, Answer]):
                 raise error
         self._observer.quiet()
 
+    async def answer(self, op: Op, call: int) -> Answer:
+        """What the call, whose number is `call`, answers."""
+        return await self._perform(op)
+
     async def _call(self, op: Op) -> None:
         call = len(self.operations) + 1
         self.operations[call] = op
         self.events.append(Choice(Move.START, call))
         self._observer.invoke(call, op)
-        answer = await self._perform(op)
+        answer = await self.answer(op, call)
         self.events.append(Answered(call, answer))
         self._observer.respond(call, answer)

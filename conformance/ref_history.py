@@ -16,12 +16,14 @@ from snapspec.model.replies import Mismatch
 class Burst:
     """Calls that begin together. A single one runs alone; of several `choices` says what goes on at each quiet moment.
 
-    Where `choices` ends, or does not fit, the simplest thing happens; `budget` says what disturbs the calls.
+    Where `choices` ends, or does not fit, the simplest thing happens; `budget` says what disturbs the calls. Where nothing is
+    held at gates, `kill` microseconds after the beginning the process of the manager is killed.
     """
 
     ops: tuple[RefOperation, ...]
     choices: tuple[int, ...] = ()
     budget: Budget = field(default_factory=Budget)
+    kill: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class RefFinding:
 
 
 def length(bursts: tuple[Burst, ...]) -> int:
-    """The steps of a history: its calls, and the choices that are not the simplest."""
-    return sum(len(burst.ops) + sum(choice > 0 for choice in burst.choices) for burst in bursts)
+    """The steps of a history: its calls, the kills, and the choices that are not the simplest."""
+    return sum(len(burst.ops) + (burst.kill is not None) + sum(choice > 0 for choice in burst.choices) for burst in bursts)
 
 
 def size(finding: RefFinding) -> tuple[int, int, int]:
@@ -59,7 +61,12 @@ def encode_ref_finding(found: RefFinding) -> dict[str, Any]:
         "told": list(found.told),
         "free": found.free,
         "bursts": [
-            {"ops": [encode(op) for op in burst.ops], "choices": list(burst.choices), "budget": encode(burst.budget)}
+            {
+                "ops": [encode(op) for op in burst.ops],
+                "choices": list(burst.choices),
+                "budget": encode(burst.budget),
+                **({} if burst.kill is None else {"kill": burst.kill}),
+            }
             for burst in found.bursts
         ],
     }
@@ -77,8 +84,11 @@ def decode_ref_finding(document: object) -> RefFinding:
 
 def _burst(entry: object) -> Burst:
     match entry:
-        case {"ops": list(ops), "choices": list(choices), "budget": budget} if ops:
-            burst = Burst(tuple(decode(op) for op in ops), tuple(choices), decode(budget))
+        case {"ops": list(ops), "choices": list(choices), "budget": budget, **more} if ops:
+            kill = more.get("kill")
+            if not (kill is None or (isinstance(kill, int) and kill >= 0)):
+                raise CannotRun(f"{kill!r:.80} is no moment of a history: give a file that snapspec check has saved")
+            burst = Burst(tuple(decode(op) for op in ops), tuple(choices), decode(budget), kill)
             indices = all(type(choice) is int and choice >= 0 for choice in choices)
             if indices and all(isinstance(op, RefOperation) for op in burst.ops) and isinstance(burst.budget, Budget):
                 return burst

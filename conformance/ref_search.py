@@ -134,10 +134,10 @@ Bursts = tuple[Burst, ...]
 
 
 def _tries(best: RefFinding) -> Iterator[RefFinding]:
-    return (replace(best, bursts=bursts) for bursts in _shorter(best.bursts) if bursts)
+    return (replace(best, bursts=bursts) for bursts in shorter(best.bursts) if bursts)
 
 
-def _shorter(bursts: Bursts) -> Iterator[Bursts]:
+def shorter(bursts: Bursts) -> Iterator[Bursts]:
     """With fewer bursts, then with one burst made simpler."""
     yield from fewer(bursts)
     for at, burst in enumerate(bursts):

@@ -18,13 +18,14 @@ from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
 from snapspec.conformance.schedule import DISTURBANCES, Budget, Choice, Choose, Move, Run, Unsound, replay
 from snapspec.conformance.session import DEADLINE, BaseSession, Departure
-from snapspec.conformance.subjects.refs import NEIGHBOUR, RefsSubject, RefWorld
+from snapspec.conformance.subjects.refs import NEIGHBOUR, Ground, RefsSubject, RefWorld
 from snapspec.conformance.subjects.remote import TransportLost
 from snapspec.impl import ref_errors
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.manager import Manager, open_manager
 from snapspec.impl.mounts import MountError
 from snapspec.model import ref_ops
+from snapspec.model.linear import TooManyStates
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.ref_replies import GotPruned, RefFailed, RefReturned
 from snapspec.model.refs import RefError, RefState
@@ -77,7 +78,7 @@ class RefSession(BaseSession):
     def _begin(self, gates: Gates | None) -> None:
         begun = self.subject.begin()
         ground = _at_once(begun) if self.subject.in_memory else self.runner.run(begun)
-        self.world = RefWorld(ground, gates, self.outside, self.subject.declared, self._open_with)
+        self.world = self.made_world(ground, gates)
         state = RefState(driver=State(profile=self.subject.profile), declared=self.subject.declared)
         self.watch = RefWatch(state, self.world)
         self.free = None
@@ -85,6 +86,10 @@ class RefSession(BaseSession):
         self.bursts = []
         self._named = 0
         self.histories += 1
+
+    def made_world(self, ground: Ground, gates: Gates | None) -> RefWorld:
+        """The manager of one history over its ground."""
+        return RefWorld(ground, gates, self.outside, self.subject.declared, self._open_with)
 
     def _plant(self) -> None:
         with self._judged(nullcontext()):
@@ -126,7 +131,7 @@ class RefSession(BaseSession):
 
     def _look_at_driver(self) -> None:
         """After a start records and snapshots are the same (REF-OPEN-5)."""
-        if self.world.adapter.closed or self.world.adapter.manager is None:
+        if not self.world.adapter.serves:
             return
         with self._judged(nullcontext()):
             names = self.outside(self.world.names()) - {NEIGHBOUR}
@@ -192,7 +197,7 @@ class RefSession(BaseSession):
     def _last(self) -> list[RefOperation]:
         """What ends a history: all is released and pruned."""
         adapter = self.world.adapter
-        again = [ref_ops.Restart()] if adapter.closed or adapter.manager is None else []
+        again = [] if adapter.serves else [ref_ops.Restart()]
         reads = map(ref_ops.Read, adapter.lists)  # what was given still shows what it showed (REF-MOUNT-6)
         return [*reads, *again, *map(ref_ops.Release, adapter.handles), ref_ops.Prune(), ref_ops.DiskUsage(), ref_ops.Close()]
 
@@ -322,7 +327,7 @@ class RefSession(BaseSession):
             raise SnapshotError(self._trouble)
         try:
             return task.result()
-        except (SnapshotError, ref_errors.RefError, MountError, RefDiverged, Unsound):
+        except (SnapshotError, ref_errors.RefError, MountError, RefDiverged, Unsound, TooManyStates):
             raise
         except TransportLost as error:
             self.over, self._trouble = True, str(error)

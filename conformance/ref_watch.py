@@ -94,14 +94,16 @@ def _begun(state: RefState) -> _Known:
 
 
 class RefWatch:
-    """The observer of a run on `world`, which begins in `state`. Raises RefDiverged, and Unsound where the gates show a fault.
+    """The observer of a run on `world`, which begins in `state`, or with what the history so far allows.
+
+    Raises RefDiverged, and Unsound where the gates show a fault.
 
     `known.belief` is all that the history so far allows.
     """
 
-    def __init__(self, state: RefState, world: Watched) -> None:
+    def __init__(self, state: RefState | Belief, world: Watched) -> None:
         self._world = world
-        self._known = _begun(state)
+        self._known = _known(state) if isinstance(state, Belief) else _begun(state)
         self._open: dict[int, RefOperation] = {}
         self._immutable: dict[str, str] = {}
         """The records of immutable handles."""
@@ -117,6 +119,10 @@ class RefWatch:
     def belief(self) -> Belief:
         """All that the history so far allows."""
         return self._known.belief
+
+    def settle(self, belief: Belief) -> None:
+        """What the history allows, narrowed by a look that no call was."""
+        self._known = _known(belief)
 
     def clauses(self) -> Counter[str]:
         """How often each clause was put to the test since this was last asked."""

@@ -60,10 +60,13 @@ class RefsAdapter:
     """Makes the model's operations on a manager, and keeps its handles by their names in the model.
 
     `open_manager` opens the manager on its store; it is given the source of ids. The first id that a call asks for is the one
-    that its operation names for what it makes, whatever task asks for it: context is inherited. Others, of views, are numbered.
+    that its operation names for what it makes, whatever task asks for it: context is inherited. Others, of views, are numbered,
+    from `numbered` on.
     """
 
-    def __init__(self, open_manager: Callable[[Callable[[], str]], Awaitable[Manager]], contents: Contents) -> None:
+    def __init__(
+        self, open_manager: Callable[[Callable[[], str]], Awaitable[Manager]], contents: Contents, numbered: int = 0
+    ) -> None:
         self.manager: Manager | None = None
         self.handles: dict[str, Ref | None] = {}
         """By name; None for one whose process has died."""
@@ -72,7 +75,7 @@ class RefsAdapter:
         self._open = open_manager
         self._contents = contents
         self._earlier: set[str] = set()
-        self._numbered = 0
+        self._numbered = numbered
         self.closed = False
 
     def new_id(self) -> str:
@@ -89,6 +92,11 @@ class RefsAdapter:
     async def start(self) -> None:
         """Open the manager. Raises what opening it raises."""
         self.manager = await self._open(self.new_id)
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is a manager that answers."""
+        return self.manager is not None and not self.closed
 
     def crashed(self) -> None:
         """The process has died: the manager and its handles are gone, and nothing may touch what was theirs."""

@@ -24,6 +24,8 @@ from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.durable import power
 from snapspec.conformance.durable.place import Place, place
+from snapspec.conformance.durable.ref_kill import RefKillSession, make_often
+from snapspec.conformance.durable.ref_kills import RefKillSearch
 from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
@@ -35,7 +37,7 @@ from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import Search, scenario
 from snapspec.conformance.session import DEADLINE, Session
-from snapspec.conformance.subjects.address import make, make_restarted, parse, power_file_system
+from snapspec.conformance.subjects.address import make, make_killed_refs, make_restarted, parse, power_file_system
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
@@ -118,6 +120,8 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
 def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runner: asyncio.Runner) -> Session | RefSession:
     """The session with the subject of the plan, not yet started."""
     address = parse(plan.subject)
+    if plan.level == "durable" and address.refs:
+        return RefKillSession(make_killed_refs(address, surroundings, workspace), runner, plan.deadline, _told_to_end)
     if plan.level == "durable":
         restarted = make_restarted(address, surroundings, workspace, plan.deadline, plan.start, plan.kill)
         return RestartSession(restarted, runner, plan.deadline, _told_to_end)
@@ -220,11 +224,15 @@ def _replay(session: Session | RefSession, file: Path) -> None:
     if isinstance(session, RefSession):
         if not isinstance(saved, RefFinding):
             raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")
-        _show(session, play_again(session, saved))
+        _show(session, _again(session, saved))
     elif isinstance(saved, RefFinding):
         raise CannotRun("the history is of refs over a driver: replay it on refs: followed by the driver's address")
     else:
         _show(session, replay_often(session, saved.steps))
+
+
+def _again(session: RefSession, saved: RefFinding) -> RefFinding | None:
+    return make_often(session, saved.bursts) if isinstance(session, RefKillSession) else play_again(session, saved)
 
 
 def _show(session: Session | RefSession, found: Finding | RefFinding | None) -> None:
@@ -251,7 +259,9 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
     search: Search | RefSearch
-    if isinstance(session, RefSession):
+    if isinstance(session, RefKillSession):
+        search = RefKillSearch(session, limits, until, report)
+    elif isinstance(session, RefSession):
         search = RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
     else:
         search = Search(session, limits, until, report)

@@ -15,7 +15,7 @@ import icontract
 from snapspec.model import ops, oracle
 from snapspec.model.frozen import Map
 from snapspec.model.nodes import Data, FileType
-from snapspec.model.oracle import Belief, Divergence, World
+from snapspec.model.oracle import Belief, Divergence
 from snapspec.model.replies import Mismatch, Response, Returned
 from snapspec.model.state import Snapshot, State, lower_tree
 from snapspec.model.tree import Tree, outcomes_of
@@ -44,7 +44,7 @@ def invoke(layers: Layers, call: int, op: ops.Operation, now: int = 0) -> Layers
     after = replace(layers, belief=oracle.invoke(layers.belief, call, op, now))
     if not isinstance(op, ops.Write):
         return after
-    trees = [tree for world in layers.belief.worlds for tree in _on_the_way(world.state, op)]
+    trees = [tree for world in layers.belief.worlds for tree in on_the_way(world.state, op)]
     known = layers.shown.get(op.key, ())
     return replace(after, shown=layers.shown.set(op.key, tuple(dict.fromkeys((*known, *trees)))))
 
@@ -71,14 +71,15 @@ def crash(layers: Layers, now: int = 0) -> Layers:
 
 @icontract.ensure(lambda layers, result: _keeps_answered(layers, result), "SNAP-POWER-1")
 @icontract.ensure(lambda layers, now, result: result.belief == oracle.crash(layers.belief, now), "SNAP-POWER-2")
-@icontract.ensure(lambda result: set(result.unsettled) == _active(result.belief), "SNAP-POWER-4")
+@icontract.ensure(lambda result: set(result.unsettled) == active(world.state for world in result.belief.worlds), "SNAP-POWER-4")
 def power_cut(layers: Layers, now: int = 0) -> Layers:
     """The power fails: as a crash, and the content of each snapshot that is active is open (SNAP-POWER-1 to 4).
 
     A commit that was under way had taken the content to the disk before it happened: where it happened, that is whole.
     """
     after = crash(layers, now)
-    open_ = Map((key, _may_show(layers, after.belief, key)) for key in sorted(_active(after.belief)))
+    states = [world.state for world in after.belief.worlds]
+    open_ = Map((key, may_show(layers.shown.get(key, ()), states, key)) for key in sorted(active(states)))
     return replace(after, shown=open_, unsettled=open_)
 
 
@@ -87,8 +88,9 @@ def _keeps_answered(layers: Layers, after: Layers) -> bool:
     return len(layers.belief.calls) > 0 or after.belief.worlds == layers.belief.worlds
 
 
-def _active(belief: Belief) -> set[str]:
-    return {key for world in belief.worlds for key, s in world.state.snapshots.items() if s.kind is Kind.ACTIVE}
+def active(states: Iterable[State]) -> set[str]:
+    """The keys that are active in one of the states."""
+    return {key for state in states for key, s in state.snapshots.items() if s.kind is Kind.ACTIVE}
 
 
 def _is_active(state: State, key: str) -> bool:
@@ -96,14 +98,14 @@ def _is_active(state: State, key: str) -> bool:
     return snapshot is not None and snapshot.kind is Kind.ACTIVE
 
 
-def _may_show(layers: Layers, belief: Belief, key: str) -> tuple[Tree, ...]:
-    """All that the active `key` began with, has shown, and was on its way to show."""
-    states = [world.state for world in belief.worlds if _is_active(world.state, key)]
-    ends = [tree for s in states for tree in (lower_tree(s, s.snapshots[key]), s.snapshots[key].tree)]
-    return tuple(dict.fromkeys((*layers.shown.get(key, ()), *ends)))
+def may_show(shown: Iterable[Tree], states: Iterable[State], key: str) -> tuple[Tree, ...]:
+    """All that the active `key` began with, has shown so far, and was on its way to show."""
+    there = [state for state in states if _is_active(state, key)]
+    ends = [tree for s in there for tree in (lower_tree(s, s.snapshots[key]), s.snapshots[key].tree)]
+    return tuple(dict.fromkeys((*shown, *ends)))
 
 
-def _on_the_way(state: State, op: ops.Write) -> Iterator[Tree]:
+def on_the_way(state: State, op: ops.Write) -> Iterator[Tree]:
     """Every tree that the active snapshot may show while the changes are made."""
     if not _is_active(state, op.key):
         return
@@ -120,17 +122,17 @@ def settle(layers: Layers, key: str, came: Tree) -> Layers | Mismatch:
     wrong = newer(came, layers.unsettled[key])
     if wrong:
         return Mismatch("SNAP-POWER-4", f"in {key!r} nothing that was never written", wrong)
-    worlds = frozenset(_showing(world, key, came) for world in layers.belief.worlds)
+    worlds = frozenset(replace(world, state=showing(world.state, key, came)) for world in layers.belief.worlds)
     return replace(layers, belief=replace(layers.belief, worlds=worlds), unsettled=layers.unsettled.without(key))
 
 
-def _showing(world: World, key: str, tree: Tree) -> World:
-    """The world in which the active `key` shows `tree`, if it is active there."""
-    if not _is_active(world.state, key):
-        return world
-    snapshot: Snapshot = world.state.snapshots[key]
+def showing(state: State, key: str, tree: Tree) -> State:
+    """The state in which the active `key` shows `tree`, if it is active there."""
+    if not _is_active(state, key):
+        return state
+    snapshot: Snapshot = state.snapshots[key]
     touched = snapshot.touched | set(tree.nodes)
-    return replace(world, state=world.state.put(key, replace(snapshot, tree=tree, touched=touched)))
+    return state.put(key, replace(snapshot, tree=tree, touched=touched))
 
 
 def newer(came: Tree, shown: Iterable[Tree]) -> str:

@@ -60,7 +60,8 @@ class Child:
                 waiting.set_result(Gone("the process has ended"))
         self._waiting.clear()
 
-    async def _ask(self, name: str, *arguments: Any) -> Any:
+    async def ask(self, name: str, *arguments: Any) -> Any:
+        """What the call `name` answers there. Raises Gone, and the SnapshotError that is the answer."""
         if self._listening.done():
             raise Gone("the process has ended before the call")
         number = next(self._numbers)
@@ -73,50 +74,50 @@ class Child:
 
     async def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
         """See the port."""
-        mounts: Sequence[Mount] = await self._ask("prepare", key, parent, dict(labels or {}))
+        mounts: Sequence[Mount] = await self.ask("prepare", key, parent, dict(labels or {}))
         return mounts
 
     async def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
         """See the port."""
-        mounts: Sequence[Mount] = await self._ask("view", key, parent, dict(labels or {}))
+        mounts: Sequence[Mount] = await self.ask("view", key, parent, dict(labels or {}))
         return mounts
 
     async def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
         """See the port."""
-        await self._ask("commit", name, key, dict(labels or {}), parent)
+        await self.ask("commit", name, key, dict(labels or {}), parent)
 
     async def remove(self, key: str) -> None:
         """See the port."""
-        await self._ask("remove", key)
+        await self.ask("remove", key)
 
     async def mounts(self, key: str) -> Sequence[Mount]:
         """See the port."""
-        mounts: Sequence[Mount] = await self._ask("mounts", key)
+        mounts: Sequence[Mount] = await self.ask("mounts", key)
         return mounts
 
     async def stat(self, key: str) -> Info:
         """See the port."""
-        info: Info = await self._ask("stat", key)
+        info: Info = await self.ask("stat", key)
         return info
 
     async def update(self, info: Info, paths: Sequence[str] = ()) -> Info:
         """See the port."""
-        after: Info = await self._ask("update", info, tuple(paths))
+        after: Info = await self.ask("update", info, tuple(paths))
         return after
 
     async def usage(self, key: str) -> Usage:
         """See the port."""
-        usage: Usage = await self._ask("usage", key)
+        usage: Usage = await self.ask("usage", key)
         return usage
 
     async def walk(self, filters: Sequence[str] = ()) -> AsyncIterator[Info]:
         """See the port."""
-        for info in await self._ask("walk", tuple(filters)):
+        for info in await self.ask("walk", tuple(filters)):
             yield info
 
     async def cleanup(self) -> None:
         """See the port."""
-        await self._ask("cleanup")
+        await self.ask("cleanup")
 
     async def close(self) -> None:
         """Close this end: a child that lives closes its store and ends."""
@@ -144,8 +145,11 @@ async def _receive(reader: StreamReader) -> Any:
 # --- in the child
 
 
-async def serve(opening: Awaitable[Snapshotter], theirs: socket.socket) -> None:
-    """Open a driver, say so, and answer until the kit closes its end or the process is told to end; then close it."""
+async def serve(opening: Awaitable[Any], theirs: socket.socket) -> None:
+    """Open a driver, or what has the calls of one, say so, and answer until the kit closes its end; then close it.
+
+    The same when the process is told to end.
+    """
     reader, writer = await asyncio.open_connection(sock=theirs)
     try:
         driver = await opening
@@ -171,7 +175,7 @@ async def opened(how: How) -> Snapshotter:
     return await open_overlay(pool.root, pool=pool)
 
 
-async def _answer_all(driver: Snapshotter, reader: StreamReader, writer: StreamWriter) -> None:
+async def _answer_all(driver: Any, reader: StreamReader, writer: StreamWriter) -> None:
     async with asyncio.TaskGroup() as calls:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -179,7 +183,7 @@ async def _answer_all(driver: Snapshotter, reader: StreamReader, writer: StreamW
                 calls.create_task(_answer(driver, writer, number, name, arguments))
 
 
-async def _answer(driver: Snapshotter, writer: StreamWriter, number: int, name: str, arguments: tuple[Any, ...]) -> None:
+async def _answer(driver: Any, writer: StreamWriter, number: int, name: str, arguments: tuple[Any, ...]) -> None:
     value: Any
     try:
         called = getattr(driver, name)(*arguments)

@@ -16,7 +16,7 @@ from snapspec.conformance.durable import InFlight, PowerCut, Restart, Together, 
 from snapspec.conformance.durable.images import GRAINS, HOWS, Cut
 from snapspec.conformance.durable.place import Place
 from snapspec.conformance.durable.recorded import Recorded, drawn, record, written
-from snapspec.conformance.durable.recorder import Told
+from snapspec.conformance.durable.recorder import Event, Told
 from snapspec.conformance.durable.survivor import judge
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, call_text
@@ -51,6 +51,12 @@ class Powered:
     reached: Counter[str] = field(default_factory=Counter)
     finding: Finding | None = None
     shrinking: bool = False
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Count what the disk was told."""
+        flushes = sum(event.told is Told.FLUSH for event in events)
+        self.flushes += flushes
+        self.writes += len(events) - flushes
 
     def numbers(self) -> dict[str, Any]:
         """All that can be added up."""
@@ -111,10 +117,9 @@ def run(
             break
         done.histories += 1
         done.calls += sum(len(step.op.calls) if isinstance(step.op, Together) else 1 for step in recorded.steps)
-        flushes = sum(event.told is Told.FLUSH for event in recorded.events)
-        done.flushes += flushes
-        done.writes += len(recorded.events) - flushes
-        cuts = _draw_cuts(random, here, recorded, min(per_history, wanted - done.images))
+        done.tell(recorded.events)
+        number = min(per_history, wanted - done.images)
+        cuts = draw_cuts(random, recorded.events, recorded.spans(), number, here.whole)
         _judge_all(here, recorded, cuts, done, random, lambda: time.monotonic() < until, report, signals)
     if done.finding is not None:
         done.divergences, done.shrinking = 1, True
@@ -123,10 +128,11 @@ def run(
     return done
 
 
-def _draw_cuts(random: Random, here: Place, recorded: Recorded, number: int) -> list[Cut]:
-    """Cuts in the order of their moments: at any event, within a call, and just before a flush, where most is open."""
-    events = recorded.events
-    spans = recorded.spans()
+def draw_cuts(random: Random, events: Sequence[Event], spans: Sequence[range], number: int, whole: tuple[int, ...]) -> list[Cut]:
+    """Cuts in the order of their moments: at any event, within a call, and just before a flush, where most is open.
+
+    `spans` are the moments of the calls, `whole` are the blocks that no cut tears.
+    """
     choices = [range(len(events) + 1), [cut.moment for cut in images.each(events)], *spans]
     weights = [1.0, 1.0, *(3.0 / len(spans) for _ in spans)]
 
@@ -138,7 +144,7 @@ def _draw_cuts(random: Random, here: Place, recorded: Recorded, number: int) -> 
         drawn = [moment() for _ in range(1 + _REDRAWN)]
         return next((at for at in drawn if images.flushed(events, at) < at), drawn[0])
 
-    return [images.draw(random, events, at, here.whole) for at in sorted(open_moment() for _ in range(number))]
+    return [images.draw(random, events, at, whole) for at in sorted(open_moment() for _ in range(number))]
 
 
 def _judge_all(

@@ -30,7 +30,8 @@ def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list
     if promise == "SNAP-POWER-":
         return [c for c in clauses() if c.startswith(promise)]
     if refs:
-        return [c for c in clauses() if c.startswith("REF-") and c not in _REFS_ELSEWHERE]
+        elsewhere = _REFS_ELSEWHERE | {c for c in clauses() if c.startswith("REF-POWER-")}
+        return [c for c in clauses() if c.startswith("REF-") and c not in elsewhere]
     profile = profile or Profile()
     through_containerd = profile.door is Door.METADATA
     # A driver need not have labels of its own, and nothing here overlaps or dies.

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from snapspec.conformance.contents import Contents
 from snapspec.conformance.durable.process import command
+from snapspec.conformance.durable.ref_world import KilledRefs
 from snapspec.conformance.durable.reference import KilledReference
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.machine import Surroundings
@@ -103,9 +104,13 @@ def make(address: Address, surroundings: Surroundings, workspace: Workspace, dea
     driver = _driver(address, surroundings, workspace, deadline)
     if not address.refs:
         return driver
+    return RefsSubject(address.text, driver, workspace.scratch("refs"), _declared_refs(address))
+
+
+def _declared_refs(address: Address) -> Declared:
+    """What the manager declares over the driver of the address."""
     default = address.options.get("snapshotter", "") not in LOSE_LISTS
-    keeps = _choice(address, "lists", {"kept": True, "lost": False}, default)
-    return RefsSubject(address.text, driver, workspace.scratch("refs"), Declared(commit_keeps_lists=keeps))
+    return Declared(commit_keeps_lists=_choice(address, "lists", {"kept": True, "lost": False}, default))
 
 
 #: Subjects whose process the kit ends and starts: the server of a socket, and the reference.
@@ -114,7 +119,10 @@ Restarted = PluginSubject | KilledReference
 
 def require_process(address: Address, start: str, kill: bool) -> None:
     """CannotRun, saying what is missing or too much, unless the process of the subject can be ended and started with these."""
-    if address.refs or address.kind not in ("ref", "containerd", "plugin"):
+    if address.refs:
+        _require_own(address, start)
+        return
+    if address.kind not in ("ref", "containerd", "plugin"):
         raise CannotRun(f"{address.text} has no process of its own to end: level durable is for ref:, containerd: and plugin:")
     if address.kind == "ref" and (start or kill):
         raise CannotRun("the kit starts and kills the reference by itself: leave --start and --kill out")
@@ -158,6 +166,20 @@ def _plain(address: Address) -> bool:
 def _file_system(address: Address) -> str:
     kind: str = _choice(address, "fs", {"ext4": "ext4", "xfs": "xfs", "btrfs": "btrfs"}, "ext4")
     return kind
+
+
+def _require_own(address: Address, start: str) -> None:
+    """The same for a manager: the kit kills it together with the driver and the store, which are in its process then."""
+    if address.kind != "ref":
+        raise CannotRun(f"{address.text} has no process of its own to end: level durable is for refs:overlay and refs:copy")
+    if start:
+        raise CannotRun("the kit starts and kills the reference by itself: leave --start out")
+
+
+def make_killed_refs(address: Address, surroundings: Surroundings, workspace: Workspace) -> KilledRefs:
+    """The subject, not yet started, whose process the kit kills. CannotRun for a place or a value that cannot be."""
+    under = _reference(address, surroundings, workspace, _contents(surroundings, workspace), ReferenceSubject)
+    return KilledRefs(address.text, under, workspace.scratch("refs"), _declared_refs(address))
 
 
 def make_restarted(

@@ -47,6 +47,10 @@ class Ground(Protocol):
         """The process that had the store open has died."""
         ...
 
+    async def reopen_driver(self) -> None:
+        """The driver was in that process too: it begins again with what is durable, where it can."""
+        ...
+
     async def entries(self) -> set[str]:
         """The ids that the store holds; it is closed."""
         ...
@@ -67,6 +71,9 @@ class MemoryGround:
         """See `Ground`."""
         self._disk.held = False
 
+    async def reopen_driver(self) -> None:
+        """See `Ground`: all of the model is as durable as anything."""
+
     async def entries(self) -> set[str]:
         """See `Ground`."""
         return set(self._disk.entries)
@@ -82,6 +89,7 @@ class RealGround:
     def __init__(self, subject: PortSubject, path: Path) -> None:
         self.driver: Snapshotter = Prefixed(subject.driver(0), subject.prefix)
         self.contents: Contents = subject.contents
+        self._subject = subject
         self._path = path
         self._store: Store | None = None
 
@@ -94,6 +102,12 @@ class RealGround:
         """What is durable is in the file; to close it adds nothing to that."""
         if self._store is not None:
             await self._store.close()
+
+    async def reopen_driver(self) -> None:
+        """See `Ground`."""
+        if self._subject.reopens:
+            await self._subject.reopen(close_twice=False)
+            self.driver = Prefixed(self._subject.driver(0), self._subject.prefix)
 
     async def entries(self) -> set[str]:
         """See `Ground`."""
@@ -220,6 +234,7 @@ class RefWorld:
         """The process of the manager has died (after `Run.crash`): the next call is Restart."""
         self.adapter.crashed()
         await self.ground.let_go()
+        await self.ground.reopen_driver()
 
     def records(self) -> dict[str, tuple[Record, int]]:
         """The manager's records in the model's form, each with the number of its open handles."""

@@ -139,9 +139,10 @@ async def test_what_xfs_holds_ready_beyond_the_end_of_a_file_is_not_counted_for_
     async with place.opened() as store:
         (source(await store.prepare("key")) / "file").write_bytes(bytes(5000))
         await store.commit("lower", "key")
-        with mounted(await store.prepare("key", "lower"), place.target) as root, Path(root, "file").open("r+b") as file:
-            file.seek(4096)
-            file.write(b"hello")
+        with mounted(await store.prepare("key", "lower"), place.target) as root:
+            file = os.open(Path(root, "file"), os.O_WRONLY)
+            os.pwrite(file, b"hello", 4096)
+            os.close(file)
         await store.commit("upper", "key")
         upper = place.root / "s" / "2" / "fs"
         told = await store.usage("upper")
