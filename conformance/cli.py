@@ -27,16 +27,18 @@ from snapspec.conformance import doctor, machine, ref_draw
 from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.durable import Restart
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
-from snapspec.conformance.report.text import finding_lines, owed, progress_line, summary
+from snapspec.conformance.ref_history import RefFinding
+from snapspec.conformance.report.text import fault_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
-from snapspec.conformance.subjects.address import FORMS, parse, require_process
+from snapspec.conformance.subjects.address import FORMS, parse, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.worker import Plan
 
-LEVELS = ("core", "durable")
+LEVELS = ("core", "faults", "durable")
 
 EXAMPLES = 500
 
@@ -165,9 +167,8 @@ def _smoke(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     parse(options.subject)
     saved = load(options.file)
-    durable = isinstance(saved, Finding) and any(isinstance(step.op, Restart) for step in saved.steps)
     plan = Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)
-    run = execute([_at_level(plan, "durable" if durable or options.start else "core", options.start, False)], _silent)
+    run = execute([_at_level(plan, _level_of(saved, options.start), options.start, False)], _silent)
     status = _conclude(run, options.subject, None)
     if status == 0:
         print(f"The history of {saved.clause} in {options.file} is allowed now.")
@@ -198,12 +199,22 @@ def _check(options: argparse.Namespace) -> int:
     return _conclude(run, options.subject, options.out, options.without, options.start)
 
 
+def _level_of(saved: Finding | RefFinding, start: str) -> str:
+    """The level at which such a history is made."""
+    kinds = {type(step.op) for step in saved.steps} if isinstance(saved, Finding) else set()
+    if Faulted in kinds:
+        return "faults"
+    return "durable" if Restart in kinds or start else "core"
+
+
 def _at_level(plan: Plan, level: str, start: str, kill: bool) -> Plan:
     """The plan at that level. CannotRun when the subject or the options are not for it."""
     if level == "durable":
         require_process(parse(plan.subject), start, kill)
     elif start or kill:
         raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
+    elif level == "faults":
+        require_in_process(parse(plan.subject))
     return replace(plan, level=level, start=start, kill=kill)
 
 
@@ -273,8 +284,10 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
     if run.calls == 0:
         raise CannotRun("nothing was run: give more examples or a longer budget")
     if out is not None:
-        missing = [clause for clause in owed(run.profile, run.refs) if clause not in run.reached]
+        missing = [clause for clause in owed(run.profile, run.refs, bool(run.faults)) if clause not in run.reached]
         if missing:
             print(f"  not put to the test: {', '.join(missing)}")
+    for text in fault_lines(run):
+        print(f"  {text}")
     print(summary(run, subject, without))
     return 0

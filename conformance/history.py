@@ -12,6 +12,7 @@ from typing import Any
 from snapspec.conformance.codec import decode, encode
 from snapspec.conformance.durable import Restart
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults import Faulted
 from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
 from snapspec.model import ops
 from snapspec.model.nodes import Tree
@@ -70,6 +71,8 @@ def call_text(op: Operation | RefOperation) -> str:
     """A call as one would write it: its name, its arguments, those left at their default aside."""
     if isinstance(op, ops.Nowhere):
         return f"without a namespace: {call_text(op.call)}"
+    if isinstance(op, Faulted):
+        return f"{call_text(op.call)} [{op.text}]"
     name = type(op).__name__.lower()
     if isinstance(op, Restart):
         name, op = "kill" if op.kill else "stop", replace(op, kill=False)

@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ class Share:
     histories: int = 0
     calls: int = 0
     restarts: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    """What has failed, by how it did."""
+    points: Counter[str] = field(default_factory=Counter)
+    """Where something may fail: the most points of one call of each kind."""
     reached: Counter[str] = field(default_factory=Counter)
     finding: Finding | RefFinding | None = None
     trouble: str = ""
@@ -87,6 +92,16 @@ class Run:
     def restarts(self) -> int:
         """How often the driver was ended and started again."""
         return sum(s.restarts for s in self.shares)
+
+    @property
+    def faults(self) -> Counter[str]:
+        """How often something has failed under a call, by how it did."""
+        return sum((s.faults for s in self.shares), Counter())
+
+    @property
+    def points(self) -> Counter[str]:
+        """For each kind of call, the most points that one had."""
+        return reduce(or_, (s.points for s in self.shares), Counter())
 
     @property
     def reached(self) -> Counter[str]:
@@ -215,6 +230,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
         case "progress" | "done":
             share.histories, share.calls, share.restarts = told["histories"], told["calls"], told["restarts"]
             share.reached = Counter(told["reached"])
+            share.faults, share.points = Counter(told["faults"]), Counter(told["points"])
             share.shrinking = told.get("shrinking", False)
             share.done = told["kind"] == "done"
         case "stuck":

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +24,9 @@ from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults.points import watched
+from snapspec.conformance.faults.search import FaultSearch
+from snapspec.conformance.faults.session import FaultSession
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
 from snapspec.conformance.machine import Surroundings, enter
@@ -33,7 +36,7 @@ from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import Search, scenario
 from snapspec.conformance.session import DEADLINE, Session
-from snapspec.conformance.subjects.address import make, make_restarted, parse
+from snapspec.conformance.subjects.address import make, make_faulted, make_restarted, parse
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
@@ -88,7 +91,8 @@ def tell(kind: str, **what: Any) -> None:
 def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     """The subject, started, in a session; all is undone at the end, however that comes."""
     surroundings = enter()
-    with Workspace.create() as workspace, asyncio.Runner() as runner:
+    seen = watched() if plan.level == "faults" else nullcontext()
+    with seen, Workspace.create() as workspace, asyncio.Runner() as runner:
         session = _session(plan, surroundings, workspace, runner)
         subject = session.subject
         try:
@@ -112,6 +116,8 @@ def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runne
     if plan.level == "durable":
         restarted = make_restarted(address, surroundings, workspace, plan.deadline, plan.start, plan.kill)
         return RestartSession(restarted, runner, plan.deadline, _told_to_end)
+    if plan.level == "faults":
+        return FaultSession(make_faulted(address, surroundings, workspace), runner, plan.deadline, _told_to_end)
     subject = make(address, surroundings, workspace, plan.deadline)
     if isinstance(subject, RefsSubject):
         return RefSession(subject, runner, plan.deadline, _told_to_end)
@@ -141,7 +147,9 @@ def run(plan: Plan) -> None:
 
 def _counts(session: Session | RefSession) -> dict[str, Any]:
     restarts = session.restarts if isinstance(session, Session) else 0
-    return {"histories": session.histories, "calls": session.calls, "restarts": restarts, "reached": dict(session.reached)}
+    faults, points = (session.faults, session.points) if isinstance(session, FaultSession) else ({}, {})
+    counts = {"histories": session.histories, "calls": session.calls, "restarts": restarts, "reached": dict(session.reached)}
+    return {**counts, "faults": dict(faults), "points": dict(points)}
 
 
 def _tell_finding(finding: Finding | RefFinding | None) -> None:
@@ -191,6 +199,8 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     search: Search | RefSearch
     if isinstance(session, RefSession):
         search = RefSearch(session, limits, until, report)
+    elif isinstance(session, FaultSession):
+        search = FaultSearch(session, limits, until, report)
     else:
         search = Search(session, limits, until, report)
     search.run_scenarios(plan.number, plan.workers, plan.seed)

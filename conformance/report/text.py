@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from snapspec.conformance.clauses import clauses
+from snapspec.conformance.faults import How
 from snapspec.conformance.history import Finding, call_text, line
 from snapspec.conformance.ref_history import RefFinding, length
 from snapspec.conformance.run import Run
@@ -21,15 +22,18 @@ WIDTH = 110
 _REFS_ELSEWHERE = {"REF-ERROR-3", "REF-FINAL-5", "REF-MOUNT-7", "REF-OPEN-3", "REF-OPEN-4"}
 
 
-def owed(profile: Profile | None, refs: bool = False) -> list[str]:
-    """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes."""
+def owed(profile: Profile | None, refs: bool = False, faults: bool = False) -> list[str]:
+    """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes.
+
+    `faults`: something failed under its calls.
+    """
     if refs:
         return [c for c in clauses() if c.startswith("REF-") and c not in _REFS_ELSEWHERE]
     profile = profile or Profile()
     through_containerd = profile.door is Door.METADATA
     # A driver need not have labels of its own, and nothing here overlaps or dies.
     left_out = {"SNAP-FAIL-2", "SNAP-LABEL-3", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
-    left_out |= {c for c in clauses() if c.startswith(("SNAP-DURABLE-", "SNAP-POWER-"))}
+    left_out |= {c for c in clauses() if c.startswith(("SNAP-DURABLE-", "SNAP-POWER-", *(() if faults else ("SNAP-FAULT-",))))}
     if not profile.wire:
         left_out.add("SNAP-WALK-8")
     if through_containerd:
@@ -81,16 +85,24 @@ def _mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
 def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
     """The last line of a run that found nothing."""
     reached = run.reached
-    known = owed(run.profile, run.refs)
+    known = owed(run.profile, run.refs, bool(run.faults))
     met = [c for c in known if c in reached]
     verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
     done = f"{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
+    done += f", {run.faults.total()} single faults" if run.faults else ""
     return f"{verdict}: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
+
+
+def fault_lines(run: Run) -> Iterator[str]:
+    """How many points each kind of call has, and what has failed there."""
+    if run.faults:
+        yield "fault points: " + ", ".join(f"{name} {count}" for name, count in run.points.most_common() if count)
+        yield "single faults: " + ", ".join(f"{run.faults[how.value]} {how.value}" for how in How if run.faults[how.value])
 
 
 def progress_line(run: Run, examples: int, left: float | None) -> str:
     """One line for a terminal."""
-    known = owed(run.profile, run.refs)
+    known = owed(run.profile, run.refs, bool(run.faults))
     met = sum(1 for c in known if c in run.reached)
     doing = "making the finding shorter" if run.shrinking else f"{run.histories} of {examples} histories"
     remaining = "" if left is None or run.shrinking else f", {left:.0f} s left"
