@@ -60,11 +60,11 @@ def held(directory: Path) -> Held:
 
 
 def leaked(directory: Path, before: Held) -> str:
-    """What is held beyond what was before; the kernel lets go of some things a moment later."""
+    """What is held beyond what was before; the kernel lets go of a loop device a moment later."""
     deadline = time.monotonic() + PATIENCE
-    while (more := held(directory).beyond(before)) and time.monotonic() < deadline:
+    while (now := held(directory)).loops - before.loops and time.monotonic() < deadline:
         time.sleep(0.01)
-    return ", ".join(more)
+    return ", ".join(now.beyond(before))
 
 
 def _descriptors() -> list[str]:

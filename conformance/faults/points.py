@@ -423,7 +423,10 @@ def _of_its_own(cursor: sqlite3.Cursor, method: str, *args: Any) -> Any:
 def _counted_connect(real: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(real)
     def connect(*args: Any, **kwargs: Any) -> Any:
-        return real(*args, **{**kwargs, "factory": _counted_connection(kwargs.get("factory", sqlite3.Connection))})
+        counted = {**kwargs, "factory": _counted_connection(kwargs.get("factory", sqlite3.Connection))}
+        if _window is None:
+            return real(*args, **counted)
+        return _window.reach("sqlite open", lambda: real(*args, **counted), _sqlite_error, lambda db: db.close())
 
     return connect
 

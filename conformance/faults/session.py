@@ -263,5 +263,5 @@ def _trouble(op: Faulted) -> Trouble:
 
 
 def _shape(state: State) -> list[tuple[object, ...]]:
-    """The state without what was told of it: times, mount lists and usage."""
-    return sorted((key, s.kind.value, s.parent, s.labels, hash(s.tree)) for key, s in state.snapshots.items())
+    """The state without what was told of it, times and mount lists. A usage that was told once is never measured again."""
+    return sorted((key, s.kind.value, s.parent, s.labels, hash(s.tree), repr(s.usage)) for key, s in state.snapshots.items())
