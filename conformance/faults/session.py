@@ -125,6 +125,8 @@ class FaultSession(Session):
     def _under(self, op: Faulted) -> Response:
         if isinstance(self.subject, FaultedReference):
             self.subject.whole = isinstance(op.call, ops.Reopen)
+        if op.how in REAL and op.how not in self.real():
+            raise CannotRun(f"{op.text}: the kit cannot do that to what {self.subject.name} stands on; replay it on ref:overlay")
         with befallen(op.how, self.place()) if op.how in REAL else nullcontext():
             return self._answer(0, op.call)
 

@@ -94,10 +94,11 @@ def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
 
 
 def fault_lines(run: Run) -> Iterator[str]:
-    """How many points each kind of call has, and what has failed there."""
+    """Of a run that found nothing: how many points each kind of call has, and what has failed there."""
     if run.faults:
         yield "fault points: " + ", ".join(f"{name} {count}" for name, count in run.points.most_common() if count)
-        yield "single faults: " + ", ".join(f"{run.faults[how.value]} {how.value}" for how in How if run.faults[how.value])
+        ways = ", ".join(f"{run.faults[how.value]} {how.value}" for how in How if run.faults[how.value])
+        yield f"single faults: {ways}; divergences: 0"
 
 
 def progress_line(run: Run, examples: int, left: float | None) -> str:

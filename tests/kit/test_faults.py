@@ -22,6 +22,7 @@ from test_cli import refused
 from test_run import command
 
 from snapspec.conformance.contents import Contents
+from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted, How
 from snapspec.conformance.faults.leaks import entries, held, leaked, mount_of
 from snapspec.conformance.faults.points import COMMIT, Canceled, Window, errors, watched
@@ -330,6 +331,20 @@ def test_what_is_left_in_a_directory_is_seen(tmp_path: Path) -> None:
     assert entries(tmp_path) - before == {"new": 1, "new/left": 1}
 
 
+def test_nothing_befalls_a_file_system_that_is_not_the_kits(workdir: Path) -> None:
+    """A directory without a file system of its own stands on the machine's, and only a pool can be given up."""
+    with opened(workdir) as session:
+        session.begin()
+        assert session.real() == (How.FULL, How.READ_ONLY)
+        with pytest.raises(CannotRun, match="replay it on ref:overlay"):
+            session.do(Faulted(call=ops.Prepare("a"), how=How.BROKEN))
+        session._place = mount_of("/")
+        assert session.real() == ()
+        for how in (How.FULL, How.READ_ONLY):
+            with pytest.raises(CannotRun, match="replay it on ref:overlay"):
+                session.do(Faulted(call=ops.Prepare("a"), how=how))
+
+
 # --- the reference
 
 
@@ -365,7 +380,7 @@ def test_the_command_tells_its_numbers(workdir: Path) -> None:
     done = command("check", "ref:overlay", "--level", "faults", "--budget", "4s", "--seed", "1", "--jobs", "1", "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"fault points: .*prepare \d+", done.stdout)
-    assert re.search(r"single faults: \d+ before, \d+ after, \d+ cancel", done.stdout)
+    assert re.search(r"single faults: \d+ before, \d+ after, \d+ cancel.*; divergences: 0", done.stdout)
     assert re.search(r"CONFORMS: ref:overlay: \d+ histories, \d+ calls, \d+ single faults, ", done.stdout)
 
 
