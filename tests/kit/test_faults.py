@@ -31,6 +31,7 @@ from snapspec.conformance.faults.search import WRITTEN, every_fault, single_faul
 from snapspec.conformance.faults.session import FaultSession
 from snapspec.conformance.faults.subject import FaultedReference, into_memory, out_of_memory
 from snapspec.conformance.history import call_text, decode_finding, encode_finding
+from snapspec.conformance.subjects.address import parse, require_in_process
 from snapspec.conformance.subjects.reference import Ground
 from snapspec.impl import syscalls
 from snapspec.impl.mounts import mountpoints_below
@@ -349,7 +350,8 @@ def test_nothing_befalls_a_file_system_that_is_not_the_kits(workdir: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("driver", "pool", "history", "at"), [("overlay", True, 4, 4), ("overlay", False, 2, 3), ("copy", False, 0, 3)]
+    ("driver", "pool", "history", "at"),
+    [("overlay", True, 4, 4), ("overlay", False, 2, 3), pytest.param("copy", False, 0, 3, marks=pytest.mark.deep)],
 )
 def test_the_reference_stands_every_fault_of_a_call(driver: str, pool: bool, history: int, at: int, workdir: Path) -> None:
     """Of a cleanup with nothing to do, of a prepare over a layer, and of one that copies it."""
@@ -377,7 +379,7 @@ def test_a_pool_that_cannot_be_opened_again_is_opened_the_next_time(workdir: Pat
 
 def test_the_command_tells_its_numbers(workdir: Path) -> None:
     out = str(workdir / "finding.json")
-    done = command("check", "ref:overlay", "--level", "faults", "--budget", "4s", "--seed", "1", "--jobs", "1", "--out", out)
+    done = command("check", "ref:overlay", "--level", "faults", "--budget", "2s", "--seed", "1", "--jobs", "1", "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"fault points: .*prepare \d+", done.stdout)
     assert re.search(r"single faults: \d+ before, \d+ after, \d+ cancel.*; divergences: 0", done.stdout)
@@ -409,7 +411,11 @@ def test_a_fault_is_a_step_of_a_history() -> None:
     assert again == found
 
 
-@pytest.mark.parametrize("subject", ["containerd:/run/s?snapshotter=overlayfs", "plugin:/run/s", "model:", "refs:overlay"])
+@pytest.mark.parametrize("subject", ["containerd:/run/s?snapshotter=overlayfs", "plugin:/run/s", "refs:overlay"])
 def test_what_cannot_be_made_to_fail_says_so(subject: str) -> None:
-    said = refused("check", subject, "--level", "faults")
-    assert "level faults is for ref: and py:" in said
+    with pytest.raises(CannotRun, match="level faults is for ref: and py:"):
+        require_in_process(parse(subject))
+
+
+def test_the_command_says_it_in_one_sentence() -> None:
+    assert "level faults is for ref: and py:" in refused("check", "model:", "--level", "faults")
