@@ -27,13 +27,14 @@ from snapspec.conformance import doctor, machine, ref_draw
 from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.ref_history import RefFinding
-from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
+from snapspec.conformance.report.text import disturbance_lines, fault_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
-from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_process
+from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.worker import Plan
 
@@ -174,12 +175,9 @@ def _smoke(options: argparse.Namespace) -> int:
 def _replay(options: argparse.Namespace) -> int:
     parse(options.subject)
     saved = load(options.file)
-    made = [step.op for step in saved.steps] if isinstance(saved, Finding) else []
-    power = any(isinstance(op, PowerCut | Together) for op in made)
-    killed = isinstance(saved, RefFinding) and any(burst.kill is not None for burst in saved.bursts)
-    durable = power or killed or any(isinstance(op, Restart) for op in made)
     plan = Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)
-    run = execute([_at_level(plan, "durable" if durable or options.start else "core", options.start, False, power)], _silent)
+    power = isinstance(saved, Finding) and any(isinstance(step.op, PowerCut | Together) for step in saved.steps)
+    run = execute([_at_level(plan, _level_of(saved, options.start), options.start, False, power)], _silent)
     status = _conclude(run, options.subject, None)
     if status == 0:
         print(f"The history of {saved.clause} in {options.file} is allowed now.")
@@ -214,6 +212,16 @@ def _check(options: argparse.Namespace) -> int:
     return _conclude(run, options.subject, options.out, options.without, options.start)
 
 
+def _level_of(saved: Finding | RefFinding, start: str) -> str:
+    """The level at which such a history is made."""
+    if isinstance(saved, RefFinding):
+        return "durable" if any(burst.kill is not None for burst in saved.bursts) else "core"
+    kinds = {type(step.op) for step in saved.steps}
+    if Faulted in kinds:
+        return "faults"
+    return "durable" if kinds & {Restart, PowerCut, Together} or start else "core"
+
+
 def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Plan:
     """The plan at that level. CannotRun when the subject or the options are not for it."""
     if power and level != "durable":
@@ -224,8 +232,8 @@ def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Pl
         require_process(parse(plan.subject), start, kill)
     elif start or kill:
         raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
-    elif level == "faults" and not parse(plan.subject).refs:
-        raise CannotRun("level faults is for refs: followed by a driver's address")
+    elif level == "faults":
+        require_in_process(parse(plan.subject))
     return replace(plan, level=level, start=start, kill=kill, power=power)
 
 
@@ -302,5 +310,7 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
         missing = [clause for clause in owed(run.profile, run.refs, run.promise) if clause not in run.reached]
         if missing:
             print(f"  not put to the test: {', '.join(missing)}")
+    for text in fault_lines(run):
+        print(f"  {text}")
     print(summary(run, subject, without))
     return 0

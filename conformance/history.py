@@ -12,6 +12,7 @@ from typing import Any
 from snapspec.conformance.codec import decode, encode
 from snapspec.conformance.durable import PowerCut, Restart
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults import Faulted
 from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
 from snapspec.model import ops
 from snapspec.model.nodes import Tree
@@ -72,6 +73,8 @@ def call_text(op: Operation | RefOperation) -> str:
         return f"without a namespace: {call_text(op.call)}"
     if isinstance(op, PowerCut):
         return _power_cut_text(op)
+    if isinstance(op, Faulted):
+        return f"{call_text(op.call)} [{op.text}]"
     name = type(op).__name__.lower()
     if isinstance(op, Restart):
         name, op = "kill" if op.kill else "stop", replace(op, kill=False)

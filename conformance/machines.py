@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from snapspec.conformance import draw
 from snapspec.conformance.draw import Limits, Scope
 from snapspec.conformance.durable import Restart, restart
+from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding
 from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.subjects.base import Subject
@@ -106,13 +107,19 @@ class SnapshotMachine(RuleBasedStateMachine):
         space = pick(_SPACES[: self.session.subject.spaces + 2])
         freed = tuple(dict.fromkeys(self.freed[-3:]))
         scope = Scope(pick, self.session.state(space), self.limits, freed, careful=pick((True, True, False)))
-        op = pick(self.operations).drawn(scope)
+        op = self.drawn(scope)
         self._guarded(lambda: self.session.do(op, space))
+        if isinstance(op, Faulted):
+            op = op.call
         if isinstance(op, ops.Prepare | ops.View | ops.Commit | ops.Remove):
             # A key that was just refused, removed or committed is where the next call may meet leftovers.
             self.freed.append(op.key)
         elif isinstance(op, Restart):
             self.freed += [call.key for call in op.during if isinstance(call, ops.Prepare | ops.View | ops.Commit | ops.Remove)]
+
+    def drawn(self, scope: Scope) -> Operation:
+        """A call to be made."""
+        return scope.pick(self.operations).drawn(scope)
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:

@@ -11,6 +11,7 @@ from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.draw import PLAIN
 from snapspec.conformance.durable import InFlight, Restart, restart
 from snapspec.conformance.durable.restart import replay_surely
+from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.machines import SnapshotMachine
 from snapspec.conformance.scenarios import SCENARIOS
@@ -117,6 +118,8 @@ def simpler(op: Operation) -> Iterator[Operation]:
     """The same call with one thing less (see `with_less`)."""
     if isinstance(op, ops.Nowhere):
         yield from (replace(op, call=call) for call in simpler(op.call) if isinstance(call, ops.Nameable))
+    elif isinstance(op, Faulted):
+        yield from (replace(op, call=call) for call in simpler(op.call))
     else:
         yield from with_less(op)
     if isinstance(op, Restart):
@@ -133,7 +136,7 @@ def _simpler_during(op: Restart) -> Iterator[Restart]:
 
 def _names(op: Operation) -> list[str]:
     """The keys and names that the call names."""
-    if isinstance(op, ops.Nowhere):
+    if isinstance(op, ops.Nowhere | Faulted):
         return _names(op.call)
     if isinstance(op, Restart):
         return [name for call in op.during for name in _names(call)]
@@ -143,7 +146,7 @@ def _names(op: Operation) -> list[str]:
 
 def _renamed(op: Operation, old: str, new: str) -> Operation:
     """The call with the one name for the other; what stands in a filter stays."""
-    if isinstance(op, ops.Nowhere):
+    if isinstance(op, ops.Nowhere | Faulted):
         return replace(op, call=_renamed(op.call, old, new))  # type: ignore[arg-type]  # it stays the call that it is
     if isinstance(op, Restart):
         return replace(op, during=tuple(_renamed(call, old, new) for call in op.during))  # type: ignore[misc]  # as above

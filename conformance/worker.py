@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +28,9 @@ from snapspec.conformance.durable.ref_kill import RefKillSession, make_often
 from snapspec.conformance.durable.ref_kills import RefKillSearch
 from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults.points import watched
+from snapspec.conformance.faults.search import FaultSearch
+from snapspec.conformance.faults.session import FaultSession
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
 from snapspec.conformance.machine import Surroundings, enter
@@ -37,7 +40,14 @@ from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import Search, scenario
 from snapspec.conformance.session import DEADLINE, Session
-from snapspec.conformance.subjects.address import make, make_killed_refs, make_restarted, parse, power_file_system
+from snapspec.conformance.subjects.address import (
+    make,
+    make_faulted,
+    make_killed_refs,
+    make_restarted,
+    parse,
+    power_file_system,
+)
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
@@ -93,7 +103,8 @@ def tell(kind: str, **what: Any) -> None:
 def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     """The subject, started, in a session; all is undone at the end, however that comes."""
     surroundings = enter()
-    with Workspace.create() as workspace, asyncio.Runner() as runner:
+    seen = watched() if plan.level == "faults" and not parse(plan.subject).refs else nullcontext()
+    with seen, Workspace.create() as workspace, asyncio.Runner() as runner:
         session = _session(plan, surroundings, workspace, runner)
         subject = session.subject
         try:
@@ -103,7 +114,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 note=subject.note,
                 profile=encode(subject.profile),
                 refs=isinstance(subject, RefsSubject),
-                promise="SNAP-DURABLE-" if plan.level == "durable" else "",
+                promise={"faults": "SNAP-FAULT-", "durable": "SNAP-DURABLE-"}.get(plan.level, ""),
             )
             yield session, workspace
         finally:
@@ -125,6 +136,8 @@ def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runne
     if plan.level == "durable":
         restarted = make_restarted(address, surroundings, workspace, plan.deadline, plan.start, plan.kill)
         return RestartSession(restarted, runner, plan.deadline, _told_to_end)
+    if plan.level == "faults" and not address.refs:
+        return FaultSession(make_faulted(address, surroundings, workspace), runner, plan.deadline, _told_to_end)
     subject = make(address, surroundings, workspace, plan.deadline)
     if isinstance(subject, RefsSubject):
         return RefSession(subject, runner, plan.deadline, _told_to_end)
@@ -201,12 +214,15 @@ def _power_counts(done: power.Powered) -> dict[str, Any]:
 
 
 def _counts(session: Session | RefSession) -> dict[str, Any]:
+    faults, points = (session.faults, session.points) if isinstance(session, FaultSession) else ({}, {})
     return {
         "histories": session.histories,
         "calls": session.calls,
         "restarts": session.restarts,
         "reached": dict(session.reached),
         "disturbed": dict(session.disturbed),
+        "faults": dict(faults),
+        "points": dict(points),
     }
 
 
@@ -263,6 +279,8 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
         search = RefKillSearch(session, limits, until, report)
     elif isinstance(session, RefSession):
         search = RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
+    elif isinstance(session, FaultSession):
+        search = FaultSearch(session, limits, until, report)
     else:
         search = Search(session, limits, until, report)
     search.run_scenarios(plan.number, plan.workers, plan.seed)

@@ -155,10 +155,11 @@ class BaseSnapshotter(ABC):
 
     def _insert(self, kind: Kind, key: str, parent: str, labels: Labels, build: Build) -> tuple[Mount, ...]:
         """The record and its directory, both or neither."""
-        made = ""
+        made, number = "", 0
         try:
             with self._records.write():
                 record = self._records.add(kind, key, self._check_new(key, parent, labels), labels)
+                number = record.id
                 # One that is there comes from a life in which its id was not kept: it is never trusted.
                 self._discard(self._layout.directory(record.id))
                 made = build(record)
@@ -166,9 +167,16 @@ class BaseSnapshotter(ABC):
                 self._layout.keep(made)
                 return self._mount_list(record)
         except BaseException:
-            if made:
+            if made and not self._may_be_recorded(number):
                 self._discard(made)
             raise
+
+    def _may_be_recorded(self, number: int) -> bool:
+        """Whether a write that failed has left the record all the same. If that cannot be told, cleanup will know."""
+        try:
+            return self._records.get(number) is not None
+        except SnapshotError:
+            return True
 
     def _build(self, record: Record) -> str:
         """Make the directory of `record` below `new`; its path. On failure there is none."""

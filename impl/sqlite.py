@@ -43,8 +43,8 @@ def connect(path: str, set_up: Callable[[Database], None]) -> Database:
 @contextmanager
 def transaction(db: Database, kind: str = "IMMEDIATE") -> Iterator[None]:
     """One transaction: durable when the block ends, undone when anything at all is raised in it."""
-    db.execute(f"BEGIN {kind}")
     try:
+        db.execute(f"BEGIN {kind}")  # in here: one that fails may have begun all the same
         yield
         _commit(db)
     except BaseException:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from snapspec.conformance.clauses import clauses
+from snapspec.conformance.faults import How
 from snapspec.conformance.history import Finding, call_text, line
 from snapspec.conformance.ref_history import RefFinding, length
 from snapspec.conformance.run import Run
@@ -25,7 +26,7 @@ _REFS_ELSEWHERE = {"REF-ERROR-3", "REF-FINAL-5", "REF-MOUNT-7", "REF-OPEN-3", "R
 def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list[str]:
     """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes.
 
-    `promise`: how those begin that a driver whose process is ended is held to besides, or one whose power is cut alone.
+    `promise`: how those begin that a driver is held to besides under faults or kills, or, where its power is cut, alone.
     """
     if promise == "SNAP-POWER-":
         return [c for c in clauses() if c.startswith(promise)]
@@ -36,9 +37,8 @@ def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list
     through_containerd = profile.door is Door.METADATA
     # A driver need not have labels of its own, and nothing here overlaps or dies.
     left_out = {"SNAP-FAIL-2", "SNAP-LABEL-3", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
-    left_out |= {
-        c for c in clauses() if c.startswith(("SNAP-DURABLE-", "SNAP-POWER-")) and not (promise and c.startswith(promise))
-    }
+    levels = ("SNAP-FAULT-", "SNAP-DURABLE-", "SNAP-POWER-")
+    left_out |= {c for c in clauses() if c.startswith(levels) and not (promise and c.startswith(promise))}
     if not profile.wire:
         left_out.add("SNAP-WALK-8")
     if through_containerd:
@@ -95,6 +95,7 @@ def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
     verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
     images = f"{run.power.images} power-cut images, " if run.power.images else ""
     done = f"{images}{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
+    done += f", {run.faults.total()} single faults" if run.faults else ""
     return f"{verdict}: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
 
 
@@ -115,6 +116,14 @@ def disturbance_lines(run: Run) -> Iterator[str]:
         yield "disturbed: " + ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS.values() if counts[kind])
     if points:
         yield "fault points: " + ", ".join(f"{operation} {number}" for operation, number in sorted(points.items()))
+
+
+def fault_lines(run: Run) -> Iterator[str]:
+    """Of a run that found nothing: how many points each kind of call has, and what has failed there."""
+    if run.faults:
+        yield "fault points: " + ", ".join(f"{name} {count}" for name, count in run.points.most_common() if count)
+        ways = ", ".join(f"{run.faults[how.value]} {how.value}" for how in How if run.faults[how.value])
+        yield f"single faults: {ways}; divergences: 0"
 
 
 def progress_line(run: Run, examples: int, left: float | None) -> str:

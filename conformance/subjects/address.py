@@ -15,6 +15,7 @@ from snapspec.conformance.durable.process import command
 from snapspec.conformance.durable.ref_world import KilledRefs
 from snapspec.conformance.durable.reference import KilledReference
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults.subject import FaultedReference, InProcess, into_memory
 from snapspec.conformance.machine import Surroundings
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.abstract import ModelSubject
@@ -192,6 +193,32 @@ def make_restarted(
         return _reference(address, surroundings, workspace, contents, KilledReference)
     subject = _remote(address, contents, workspace, deadline)
     subject.restarted(command(start), "kill" if kill else "stop")
+    return subject
+
+
+def require_in_process(address: Address) -> None:
+    """CannotRun unless something can be made to fail: the ports of a manager, or the system under a driver in this process."""
+    if not address.refs and address.kind not in ("ref", "py"):
+        raise CannotRun(
+            f"{address.text} cannot be made to fail from outside: level faults is for ref: and py:, which run in the kit, and refs:"
+        )
+
+
+def make_faulted(address: Address, surroundings: Surroundings, workspace: Workspace) -> InProcess:
+    """The subject, not yet started, on a file system in memory where one can be mounted. CannotRun as `require_in_process`.
+
+    To be called in a block of `points.watched`.
+    """
+    require_in_process(address)
+    if address.kind == "ref":
+        contents = _contents(surroundings, workspace)
+        subject: InProcess = _reference(address, surroundings, workspace, contents, FaultedReference)
+    else:
+        made = _driver(address, surroundings, workspace, DEADLINE)
+        assert isinstance(made, PythonSubject), "py: is nothing else"
+        subject = made
+    if surroundings.how != "none":
+        into_memory(subject.directory)
     return subject
 
 

@@ -6,12 +6,14 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from snapspec.conformance.contents import Contents, own_directory
 from snapspec.conformance.durable.child import Gone
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.faults.watched import Through, Watched
 from snapspec.conformance.files import measure
 from snapspec.conformance.subjects.remote import TransportLost
 from snapspec.impl.errors import SnapshotError
@@ -74,6 +76,8 @@ class PortSubject(Subject):
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
         self.prefix = ""
+        self.through: Through | None = None
+        """What each call of the driver is made through, if anything."""
         self._history = 0
         self._given: dict[tuple[int, str], tuple[Mount, ...]] = {}
         self._places: dict[tuple[int, str], str] = {}
@@ -126,7 +130,8 @@ class PortSubject(Subject):
             case ops.Nowhere(call):
                 return await self._call(self.nowhere(), call, space)
             case ops.Reopen(close_twice):
-                await self.reopen(close_twice)
+                reopen = partial(self.reopen, close_twice)
+                await (reopen() if self.through is None else self.through(reopen))
                 return None
             case ops.Collect(dropped):
                 await self.collect(space, tuple(self._key(key) for key in dropped))
@@ -136,7 +141,8 @@ class PortSubject(Subject):
             case ops.Read(key, held):
                 return await self.contents.read(await self._list(space, key, held))
             case _:
-                return await self._call(self.driver(space), op, space)
+                driver = self.driver(space)
+                return await self._call(driver if self.through is None else Watched(driver, self.through), op, space)
 
     async def _call(self, driver: Snapshotter, op: Operation, space: int) -> Value:
         """The calls that are the port's own."""

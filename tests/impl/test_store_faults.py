@@ -7,6 +7,7 @@ import errno
 import itertools
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -547,3 +548,46 @@ async def test_one_scan_does_not_hold_up_the_others(place: Place, monkeypatch: p
         assert scan.read < 100
         assert not call.done()
         await call
+
+
+# --- statements that fail though they have had their effect ---
+
+
+def fails_afterwards(store: BaseSnapshotter, word: str) -> None:
+    """The next statement that begins with `word` has its effect, and fails."""
+    db = store._records._opened()
+
+    class Once:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(db, name)
+
+        def execute(self, sql: str, *args: Any) -> Any:
+            result = db.execute(sql, *args)
+            if sql.startswith(word) and store._records._db is self:
+                store._records._db = db
+                raise sqlite3.OperationalError("disk I/O error")
+            return result
+
+    store._records._db = Once()  # type: ignore[assignment]
+
+
+@asynchronous
+async def test_a_transaction_that_could_not_be_begun_is_not_left_open(place: Place) -> None:
+    async with place.opened() as store:
+        await store._in_order(fails_afterwards, store, "BEGIN")
+        assert "disk I/O error" in str(await refused(store.prepare("key"), SnapshotError))
+        await store.prepare("key")
+        assert await names(store) == ["key"]
+
+
+@asynchronous
+async def test_a_prepare_whose_commit_failed_afterwards_has_happened_whole(place: Place) -> None:
+    """The record is there, and so is the directory that it names: to delete that would leave half a snapshot."""
+    async with place.opened() as store:
+        await layer(store, "one", file="x")
+        await store._in_order(fails_afterwards, store, "COMMIT")
+        assert "disk I/O error" in str(await refused(store.prepare("key", "one"), SnapshotError))
+        assert await names(store) == ["key", "one"]
+        assert shown(await store.mounts("key"), place) == {"file": "x"}
+        await store.cleanup()
+        assert shown(await store.mounts("key"), place) == {"file": "x"}
