@@ -200,7 +200,8 @@ def require_in_process(address: Address) -> None:
     """CannotRun unless something can be made to fail: the ports of a manager, or the system under a driver in this process."""
     if not address.refs and address.kind not in ("ref", "py"):
         raise CannotRun(
-            f"{address.text} cannot be made to fail from outside: level faults is for ref: and py:, which run in the kit, and refs:"
+            f"{address.text} cannot be made to fail from outside: level faults is for ref: and py:, which run in the kit, and "
+            "for refs: over any driver"
         )
 
 

@@ -411,7 +411,7 @@ def test_a_fault_is_a_step_of_a_history() -> None:
     assert again == found
 
 
-@pytest.mark.parametrize("subject", ["containerd:/run/s?snapshotter=overlayfs", "plugin:/run/s", "refs:overlay"])
+@pytest.mark.parametrize("subject", ["containerd:/run/s?snapshotter=overlayfs", "plugin:/run/s"])
 def test_what_cannot_be_made_to_fail_says_so(subject: str) -> None:
     with pytest.raises(CannotRun, match="level faults is for ref: and py:"):
         require_in_process(parse(subject))
