@@ -176,7 +176,10 @@ def _replay(options: argparse.Namespace) -> int:
     parse(options.subject)
     saved = load(options.file)
     plan = Plan("replay", options.subject, file=str(options.file), deadline=options.deadline)
-    power = isinstance(saved, Finding) and any(isinstance(step.op, PowerCut | Together) for step in saved.steps)
+    if isinstance(saved, RefFinding):
+        power = saved.power
+    else:
+        power = any(isinstance(step.op, PowerCut | Together) for step in saved.steps)
     run = execute([_at_level(plan, _level_of(saved, options.start), options.start, False, power)], _silent)
     status = _conclude(run, options.subject, None)
     if status == 0:
@@ -215,7 +218,7 @@ def _check(options: argparse.Namespace) -> int:
 def _level_of(saved: Finding | RefFinding, start: str) -> str:
     """The level at which such a history is made."""
     if isinstance(saved, RefFinding):
-        return "durable" if any(burst.kill is not None for burst in saved.bursts) else "core"
+        return "durable" if saved.power or any(burst.kill is not None for burst in saved.bursts) else "core"
     kinds = {type(step.op) for step in saved.steps}
     if Faulted in kinds:
         return "faults"

@@ -35,6 +35,8 @@ class RefFinding:
     mismatches: tuple[Mismatch, ...]
     free: bool = False
     """Whether nothing was held at gates: then no two runs of it are alike."""
+    power: bool = False
+    """Whether the power was cut in the last burst or after it."""
 
     @property
     def clause(self) -> str:
@@ -60,6 +62,7 @@ def encode_ref_finding(found: RefFinding) -> dict[str, Any]:
         "mismatches": [encode(m) for m in found.mismatches],
         "told": list(found.told),
         "free": found.free,
+        **({"power": True} if found.power else {}),
         "bursts": [
             {
                 "ops": [encode(op) for op in burst.ops],
@@ -75,10 +78,10 @@ def encode_ref_finding(found: RefFinding) -> dict[str, Any]:
 def decode_ref_finding(document: object) -> RefFinding:
     """The finding that `encode_ref_finding` gave `document` for. Raises CannotRun for anything else."""
     match document:
-        case {"mismatches": list(mismatches), "told": list(told), "free": bool(free), "bursts": list(bursts)} if bursts:
+        case {"mismatches": list(mismatches), "told": list(told), "free": bool(free), "bursts": list(bursts), **more} if bursts:
             decoded = tuple(decode(m) for m in mismatches)
             if decoded and all(isinstance(m, Mismatch) for m in decoded) and all(isinstance(line, str) for line in told):
-                return RefFinding(tuple(_burst(entry) for entry in bursts), tuple(told), decoded, free)
+                return RefFinding(tuple(_burst(entry) for entry in bursts), tuple(told), decoded, free, more.get("power") is True)
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 

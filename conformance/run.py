@@ -100,14 +100,19 @@ class Run:
         return sum(s.restarts for s in self.shares)
 
     @property
+    def powered(self) -> bool:
+        """Whether it is the power that is cut."""
+        return self.promise in ("SNAP-POWER-", "REF-POWER-")
+
+    @property
     def examples(self) -> int:
         """How much is done of what `--examples` counts."""
-        return self.power.images if self.promise == "SNAP-POWER-" else self.histories
+        return self.power.images if self.powered else self.histories
 
     @property
     def counted(self) -> str:
         """What that is."""
-        return "images" if self.promise == "SNAP-POWER-" else "histories"
+        return "images" if self.powered else "histories"
 
     @property
     def power(self) -> Powered:

@@ -22,10 +22,11 @@ from typing import Any, TextIO
 from snapspec.conformance.base_search import BATCH
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
-from snapspec.conformance.durable import power
+from snapspec.conformance.durable import power, ref_power
 from snapspec.conformance.durable.place import Place, place
 from snapspec.conformance.durable.ref_kill import RefKillSession, make_often
 from snapspec.conformance.durable.ref_kills import RefKillSearch
+from snapspec.conformance.durable.ref_power import RefPowered
 from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.points import watched
@@ -175,16 +176,18 @@ def _cut_power(plan: Plan) -> None:
         Workspace.create() as workspace,
         place(workspace.scratch("power"), file_system=file_system, without=frozenset(plan.without)) as here,
     ):
-        subject = here.subject()
-        tell("started", note=subject.note, profile=encode(subject.profile), refs=False, promise="SNAP-POWER-")
-        done = _replay_power(plan, here) if plan.task == "replay" else _check_power(plan, here)
-        _tell_finding(done.finding)
+        subject, refs = here.subject(), parse(plan.subject).refs
+        note = f"the reference manager over {subject.note}" if refs else subject.note
+        promise = "REF-POWER-" if refs else "SNAP-POWER-"
+        tell("started", note=note, profile=encode(subject.profile), refs=refs, promise=promise)
+        done = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
+        _tell_finding(done.found if isinstance(done, RefPowered) else done.finding)
     if _told_to_end:
         raise SystemExit(1)
     tell("done", **_power_counts(done))
 
 
-def _check_power(plan: Plan, here: Place) -> power.Powered:
+def _check_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
     told = 0.0
 
     def report(done: power.Powered) -> None:
@@ -195,13 +198,22 @@ def _check_power(plan: Plan, here: Place) -> power.Powered:
 
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
     seed = plan.seed * 1_000_003 + plan.number
+    if refs:
+        return ref_power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
     return power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
 
 
-def _replay_power(plan: Plan, here: Place) -> power.Powered:
+def _replay_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
     saved = load(Path(plan.file))
     if isinstance(saved, RefFinding):
-        raise CannotRun("the history is of refs over a driver: replay it on refs: followed by the driver's address")
+        if not refs:
+            raise CannotRun("the history is of refs over a driver: replay it on refs: followed by the driver's address")
+        shown = ref_power.try_last(here, saved.bursts)
+        for text in (shown or saved).told:
+            tell("line", text=text)
+        return RefPowered(histories=1, calls=sum(len(burst.ops) for burst in saved.bursts), found=shown)
+    if refs:
+        raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")
     found = power.replay(here, saved, _told_to_end)
     for step in (found or saved).calls:
         tell("line", text=line(step))

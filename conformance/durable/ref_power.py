@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -217,24 +218,34 @@ def written(bursts: Sequence[Burst]) -> Calls:
 
 
 def judge(
-    here: Place, recorded: Recorded, disk: Disk, cut: Cut, opens: Opens = open_manager, *, kernel: bool = True
+    here: Place,
+    recorded: Recorded,
+    disk: Disk,
+    cut: Cut,
+    opens: Opens = open_manager,
+    *,
+    kernel: bool = True,
+    reached: Counter[str] | None = None,
 ) -> RefFinding | None:
     """Make the image and open a manager on it; what the spec does not allow of what is there, or None.
 
-    The journal is replayed by the `kernel`, in a mount before the driver's own, or by e2fsck, as the pool does it.
+    The journal is replayed by the `kernel`, in a mount before the driver's own, or as the pool does it. `reached` counts the
+    clauses that were put to the test.
     """
     disk.cut(cut, here.image)
     number = _told_at(recorded, cut)
     before, bursts = _before(recorded, number, cut), _begun(recorded, number)
     wrong = here.replayed() if kernel else ""
     if wrong:
-        return RefFinding(bursts, before, (Mismatch("REF-POWER-4", "a clean file system", wrong),), free=True)
+        return RefFinding(bursts, before, (Mismatch("REF-POWER-4", "a clean file system", wrong),), free=True, power=True)
     survivor = Survivor(subject(here), here.runner, ref_durable.power_cut(recorded.layers[number]), opens)
     found = survivor.found()
+    if reached is not None:
+        reached.update(survivor.reached)
     if found is None:
         return None
     after = (f"     after it: {line.strip()}" for line in survivor.lines())
-    return RefFinding(bursts, (*before, *after), found, free=True)
+    return RefFinding(bursts, (*before, *after), found, free=True, power=True)
 
 
 def _told_at(recorded: Recorded, cut: Cut) -> int:
@@ -310,13 +321,17 @@ class Survivor(PowerSession):
                 self._cause = Mismatch("REF-POWER-1", "every record from its point of no return on", "")
             raise
         self._look_at_driver()
+        self.reached["REF-POWER-1"] += 1
         self._plant()
         self._cause = Mismatch("REF-POWER-3", "of what was not final a part, or nothing", "")
         self._not_final()
+        self.reached["REF-POWER-3"] += bool(self._layers.unsettled)
         self._cause = Mismatch("REF-POWER-2", "what each final record was made final with", "")
         self._final()
+        self.reached["REF-POWER-2"] += any(not r.mutable and not r.equal for r in self.state.records.values())
         self._cause = Mismatch("REF-POWER-4", "a manager that works, and leaves nothing", "")
         self._works()
+        self.reached["REF-POWER-4"] += 1
 
     def _handle(self) -> str:
         return f"look {self.named()}"
@@ -391,14 +406,15 @@ def run(
     per_history: int = IMAGES,
     until: float = float("inf"),
     report: Callable[[RefPowered], None] = lambda _: None,
+    signals: Sequence[int] = (),
 ) -> RefPowered:
     """Draw histories and cuts under `seed` until `wanted` images were judged, something was found, or the clock is at `until`.
 
-    What was found is made shorter.
+    What was found is made shorter. Raises SystemExit once `signals` holds something.
     """
     done, random = RefPowered(), Random(seed)
     while done.images < wanted and done.found is None and time.monotonic() < until:
-        report(done)
+        _heed(done, report, signals)
         try:
             recorded = record(here, drawn(random, here), opens)
         except TooManyStates:
@@ -413,25 +429,40 @@ def run(
         done.tell(recorded.events)
         number = min(per_history, wanted - done.images)
         cuts = power.draw_cuts(random, recorded.events, recorded.spans(), number, here.whole)
-        done.found = _judge_all(here, recorded, cuts, done, random, opens)
+        done.found = _judge_all(here, recorded, cuts, done, random, opens, lambda: _heed(done, report, signals))
     if done.found is not None:
-        done.divergences = 1
+        done.divergences, done.shrinking = 1, True
+        report(done)
         done.found = _shorter(done.found, lambda bursts: try_last(here, bursts, opens), until)
     return done
 
 
 def _judge_all(
-    here: Place, recorded: Recorded, cuts: Sequence[Cut], done: RefPowered, random: Random, opens: Opens
+    here: Place,
+    recorded: Recorded,
+    cuts: Sequence[Cut],
+    done: RefPowered,
+    random: Random,
+    opens: Opens,
+    heed: Callable[[], None],
 ) -> RefFinding | None:
     disk = Disk(here.template, recorded.events, _owed(here))
     for cut in cuts:
-        found = judge(here, recorded, disk, cut, opens, kernel=random.random() < 0.5)
+        heed()
+        found = judge(here, recorded, disk, cut, opens, kernel=random.random() < 0.5, reached=done.reached)
         done.images += 1
         done.hows[cut.how if images.pieces(recorded.events, cut.moment, cut.grain) else "nothing open"] += 1
         done.during.update(under_way(recorded, cut) or ("none",))
         if found is not None:
             return found
     return None
+
+
+def _heed(done: RefPowered, report: Callable[[RefPowered], None], signals: Sequence[int]) -> None:
+    """Between two histories or images: say how far it is, and end when told to."""
+    report(done)
+    if signals:
+        raise SystemExit(1)
 
 
 def _owed(here: Place) -> Path:

@@ -28,7 +28,7 @@ def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list
 
     `promise`: how those begin that a driver is held to besides under faults or kills, or, where its power is cut, alone.
     """
-    if promise == "SNAP-POWER-":
+    if promise in ("SNAP-POWER-", "REF-POWER-"):
         return [c for c in clauses() if c.startswith(promise)]
     if refs:
         elsewhere = _REFS_ELSEWHERE | {c for c in clauses() if c.startswith("REF-POWER-")}

@@ -139,13 +139,13 @@ def require_image(address: Address, start: str, kill: bool) -> None:
     """CannotRun, saying why, unless the subject keeps all that it has in one image whose power can be cut."""
     if start or kill:
         raise CannotRun("a power cut ends no process: leave --start and --kill out, or --power")
-    if address.refs:
-        raise CannotRun(f"{address.text} keeps its records beside the pool's image: cut the power of ref:overlay")
     if address.kind != "ref":
-        raise CannotRun(f"{address.text} keeps its data where the kit has no image of it: power cuts are for ref:overlay")
+        raise CannotRun(
+            f"{address.text} keeps its data where the kit has no image of it: power cuts are for ref:overlay and refs:overlay"
+        )
     if address.place != "overlay" or _plain(address):
         raise CannotRun(
-            f"{address.text} stands on a plain directory, which has no image: power cuts are for ref:overlay on a pool"
+            f"{address.text} stands on a plain directory, which has no image: power cuts are for ref:overlay and refs:overlay"
         )
     if "size" in address.options:
         raise CannotRun("the pool whose power is cut has a size of its own: leave size= out")
