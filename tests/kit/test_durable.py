@@ -246,7 +246,7 @@ def test_a_command_that_does_not_serve_says_why(workdir: Path) -> None:
         ("containerd:/x/s?snapshotter=overlayfs", "", True, "say how it is started, with --start"),
         ("ref:overlay", "sleep 1", False, "leave --start and --kill out"),
         ("model:", "", False, "has no process of its own"),
-        ("refs:overlay", "", False, "has no process of its own"),
+        ("refs:model:", "", False, "has no process of its own"),
         ("plugin:/x/s", "/absent/driver", False, "names no program"),
         ("plugin:/x/s", "sleep {dir}", False, "stands for one directory"),
         ("plugin:{dir}/s", "sleep 1", False, "stands for one directory"),
