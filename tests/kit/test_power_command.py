@@ -19,13 +19,14 @@ from test_power import loops, processes, requires_recorder
 from snapspec.conformance.durable import PowerCut
 from snapspec.conformance.durable.recorder import recording
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.history import Finding, Step, save
+from snapspec.conformance.history import Finding, Step, load, save
 from snapspec.conformance.machine import Answer, Surroundings
+from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.subjects.address import parse, power_file_system, require_image
 from snapspec.conformance.workspace import default_base
 from snapspec.impl.loopback import open_pool
 from snapspec.impl.mounts import attached_loop, mounted, mountpoints_below
-from snapspec.model import ops
+from snapspec.model import ops, ref_ops
 from snapspec.model.replies import Mismatch, Returned
 from snapspec.model.values import Mount
 
@@ -75,6 +76,33 @@ def test_a_saved_power_cut_is_replayed(workdir: Path) -> None:
     assert "The history of SNAP-POWER-2" in run.stdout
 
 
+#: A manager's history, of which the power cut is in its last call or after it.
+OF_REFS = RefFinding(
+    (Burst((ref_ops.New("m", "hm"),)), Burst((ref_ops.Commit("hm", "e", "he"),))),
+    (),
+    (Mismatch("REF-POWER-1", "", ""),),
+    free=True,
+    power=True,
+)
+
+
+@pytest.mark.root
+@requires_recorder
+def test_power_cuts_of_refs_are_counted_and_replayed(workdir: Path) -> None:
+    run = snapspec("check", "refs:overlay", *POWER, "--examples", "16", "--seed", "3", "--jobs", "1")
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    assert "  16 power-cut images of " in run.stdout
+    assert run.stdout.splitlines()[-1].endswith(" of 4 clauses put to the test")
+    save(workdir / "f.json", OF_REFS, "refs:overlay")
+    assert load(workdir / "f.json") == OF_REFS
+    again = snapspec("replay", str(workdir / "f.json"), "refs:overlay")
+    assert (again.returncode, again.stderr) == (0, ""), again.stdout
+    assert "The history of REF-POWER-1" in again.stdout
+    assert "replay it on refs:" in refused("replay", str(workdir / "f.json"), "ref:overlay")
+    save(workdir / "g.json", HISTORY, "ref:overlay")
+    assert "replay it on the driver's address alone" in refused("replay", str(workdir / "g.json"), "refs:overlay")
+
+
 @pytest.mark.parametrize(
     ("subject", "said"),
     [
@@ -85,7 +113,8 @@ def test_a_saved_power_cut_is_replayed(workdir: Path) -> None:
         ("py:a:b", "where the kit has no image of it"),
         ("containerd:/x/s?snapshotter=overlayfs", "where the kit has no image of it"),
         ("plugin:/x/s", "where the kit has no image of it"),
-        ("refs:overlay", "beside the pool's image"),
+        ("refs:copy", "stands on a plain directory, which has no image"),
+        ("refs:model:", "where the kit has no image of it"),
     ],
 )
 def test_what_has_no_image_is_refused(subject: str, said: str) -> None:
