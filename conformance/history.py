@@ -150,7 +150,7 @@ def value_text(value: object) -> str:
         case Tree():
             return f"{len(value.nodes) - 1} entries"
         case tuple() if value and all(isinstance(v, Mount) for v in value):
-            return " + ".join(f"{m.type} mount" for m in value)
+            return " + ".join(f"{in_one_line(repr(m.type)[1:-1])} mount" for m in value)
         case tuple() if value and all(isinstance(v, Info) for v in value):
             return ", ".join(repr(i.name) for i in value)
         case tuple():

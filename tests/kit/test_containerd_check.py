@@ -76,7 +76,7 @@ def shown(daemon: daemons.Daemon, snapshotter: str, workdir: Path, *calls: Opera
         return scenario(made, iter(calls))
 
 
-@pytest.mark.parametrize("snapshotter", ["overlayfs", "native", pytest.param("btrfs", marks=pytest.mark.deep)])
+@pytest.mark.parametrize("snapshotter", ["overlayfs", *(pytest.param(s, marks=pytest.mark.deep) for s in ("native", "btrfs"))])
 def test_a_driver_conforms_but_for_what_is_known(containerd: daemons.Daemon, snapshotter: str, workdir: Path) -> None:
     before = namespaces(containerd)
     run = check(containerd, snapshotter, "--without", KNOWN[snapshotter], "--examples", "15", "--seed", "3")

@@ -89,9 +89,9 @@ OF_REFS = RefFinding(
 @pytest.mark.root
 @requires_recorder
 def test_power_cuts_of_refs_are_counted_and_replayed(workdir: Path) -> None:
-    run = snapspec("check", "refs:overlay", *POWER, "--examples", "16", "--seed", "3", "--jobs", "1")
+    run = snapspec("check", "refs:overlay", *POWER, "--examples", "8", "--seed", "3", "--jobs", "1")
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
-    assert "  16 power-cut images of " in run.stdout
+    assert "  8 power-cut images of " in run.stdout
     assert run.stdout.splitlines()[-1].endswith(" of 4 clauses put to the test")
     save(workdir / "f.json", OF_REFS, "refs:overlay")
     assert load(workdir / "f.json") == OF_REFS

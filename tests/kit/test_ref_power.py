@@ -62,7 +62,7 @@ def judged(here: Place, recorded: Recorded, number: int, seed: int) -> set[str]:
 def test_what_calls_returned_for_is_there_after_a_cut(workdir: Path) -> None:
     with place(workdir) as here:
         recorded = record(here, written(BURSTS))
-        assert len(recorded.marks) == len(LAYERS) + 3
+        assert len(recorded.operations) == len(LAYERS) + 3
         assert judged(here, recorded, 12, 1)
         disk = Disk(here.template, recorded.events, here.directory / "disk.img")
         found = judge(here, recorded, disk, images.each(recorded.events)[-2])

@@ -115,6 +115,12 @@ def told(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {kind: int(count) for count, _, kind in (part.partition(" ") for part in found[1].split(", "))}
 
 
+def test_level_faults_says_what_it_has_done() -> None:
+    run = snapspec("check", "refs:model:", "--level", "faults", "--budget", "3s", "--seed", "1")
+    assert min(told(run)[kind] for kind in ("faults", "cancellations")) > 100
+
+
+@pytest.mark.deep
 def test_level_faults_disturbs_every_scenario_at_every_point_over_real_drivers_too() -> None:
     run = snapspec("check", "refs:overlay", "--level", "faults", "--examples", "1", "--seed", "1")
     assert min(told(run)[kind] for kind in ("faults", "cancellations", "held answers", "crashes")) > 100
