@@ -34,7 +34,7 @@ TRIES = 10
 _MARK = "of look "
 
 #: What is written after each start.
-_WRITTEN = (MakeFile("f", b"after the start"),)
+_WRITTEN = b"after the start"
 
 
 class Ending(Protocol):
@@ -196,8 +196,12 @@ class RefKillSession(RefSession):
             elif not record.mutable:
                 self._read(lambda handle, name=name: ref_ops.Get(name, handle, f"e {handle}"))  # type: ignore[misc]  # as above
         made = self._handle()
-        self._make((ref_ops.New(f"{_MARK}{made.split()[1]}", made),))
-        self._make((ref_ops.Write(made, _WRITTEN),))
+        earlier = [n for n, record in self.state.records.items() if n.startswith(_MARK) and record.mutable and not record.equal]
+        if earlier:
+            self._make((ref_ops.GetMutable(earlier[0], made),))
+        else:
+            self._make((ref_ops.New(f"{_MARK}{made.split()[1]}", made),))
+        self._make((ref_ops.Write(made, (MakeFile(made.replace(" ", "-"), _WRITTEN),)),))
         self._make((ref_ops.Release(made),))
         self.reached["SNAP-LIVE-1"] += 1
 

@@ -15,14 +15,18 @@ from snapspec.conformance.durable.ref_kill import RefKillSession, make_once, mak
 from snapspec.conformance.ref_history import Burst, RefFinding, size
 from snapspec.conformance.ref_machine import RefMachine, draw_ops
 from snapspec.conformance.ref_search import Bursts, RefSearch, shorter
+from snapspec.conformance.ref_session import RefSession
 from snapspec.conformance.shorten import shortest
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
-from snapspec.model.refs import RefState
+from snapspec.model.refs import RefState, held
 from snapspec.model.tree import MakeFile
 
 #: Up to how many microseconds after the beginning the kill comes: some calls are done sooner than others.
 _MOMENTS = (1_000, 4_000, 16_000)
+
+#: So many idle records there are at most: a prune that is cut short may have removed any of them.
+CROWD = 5
 
 
 class RefKillSearch(RefSearch):
@@ -65,11 +69,19 @@ class RefKillMachine(RefMachine):
 
 def draw_burst(pick: Pick, session: RefKillSession, limits: Limits) -> Burst:
     """Calls that overlap, and as often as not the moment at which the process is killed."""
-    ops = untangled(session.state, draw_ops(pick, session, limits))
+    ops = draw_calls(pick, session, limits)
     if isinstance(ops[0], ref_ops.Restart) or not pick((False, True)):
         return Burst(tuple(ops))
     longest = pick(_MOMENTS)
     return Burst(tuple(ops), kill=pick(range(0, longest, longest // 40)))
+
+
+def draw_calls(pick: Pick, session: RefSession, limits: Limits) -> list[RefOperation]:
+    """Calls that overlap, such that each answer can be judged; where there are many idle records, a prune alone."""
+    idle = [name for name in session.state.records if not held(session.state, name)]
+    if len(idle) > CROWD and "prune" not in limits.without:
+        return [ref_ops.Prune()]
+    return untangled(session.state, draw_ops(pick, session, limits))
 
 
 def untangled(state: RefState, ops: Sequence[RefOperation]) -> list[RefOperation]:

@@ -20,11 +20,10 @@ from snapspec.conformance.durable import images, power
 from snapspec.conformance.durable.images import Cut, Disk
 from snapspec.conformance.durable.place import Place
 from snapspec.conformance.durable.recorder import Event, read_log
-from snapspec.conformance.durable.ref_kills import untangled
+from snapspec.conformance.durable.ref_kills import draw_calls
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.free import FreeRun
 from snapspec.conformance.ref_history import Burst, RefFinding, size
-from snapspec.conformance.ref_machine import draw_ops
 from snapspec.conformance.ref_search import shorter
 from snapspec.conformance.ref_session import RefDivergence, RefSession
 from snapspec.conformance.ref_watch import RefDiverged, RefWatch
@@ -199,7 +198,7 @@ def drawn(random: Random, here: Place, length: int = BURSTS) -> Calls:
         for op in ref_draw.prelude(random.choice):
             session.make((op,))
         for _ in range(random.randint(1, length)):
-            session.make(untangled(session.state, draw_ops(random.choice, session, here.limits)))
+            session.make(draw_calls(random.choice, session, here.limits))
 
     return make
 

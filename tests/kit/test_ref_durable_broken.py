@@ -142,7 +142,7 @@ def test_a_drawn_run_with_power_cuts_finds_it_and_makes_it_short(
     lossy: Lossy, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with place(workdir) as here:
-        done = ref_power.run(here, 2_000, 1, lossy.open, until=time.monotonic() + 40)
+        done = ref_power.run(here, 2_000, 1, lossy.open, until=time.monotonic() + 60)
     assert done.found is not None, done.text()
     with capsys.disabled():
         print(f"\n{lossy.name}: {done.text()}\n" + "\n".join(finding_lines(done.found)))
