@@ -145,7 +145,7 @@ def strike_all(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> int:
     return count
 
 
-STRUCK = ("size, release, get_mutable, get", "commit, get, get_mutable", "finalize, finalize, release", "get, get_mutable, prune")
+STRUCK = ("commit, get, get_mutable", "finalize, finalize, release", "get, get_mutable, prune")
 
 
 @pytest.mark.parametrize("name", STRUCK)
