@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.session import BaseSession, Departure
 
-S = TypeVar("S", bound=BaseSession)
+S = TypeVar("S", bound=BaseSession[Any])
 F = TypeVar("F")
 
 #: Histories that Hypothesis draws under one seed; between batches the clock is looked at.

@@ -84,12 +84,8 @@ SMOKE: tuple[RefOperation, ...] = (
 
 def ref_smoke(session: RefSession) -> RefFinding | None:
     """A first build as one history; gives what departs from the spec."""
-    try:
-        play_scenario(session, Scenario("smoke", SMOKE, (ref_ops.Get("e", "again", "x"),)), Budget(), lambda _: 0)
-    except RefDivergence as diverged:
-        session.clear()
-        return diverged.finding
-    return None
+    first = Scenario("smoke", SMOKE, (ref_ops.Get("e", "again", "x"),))
+    return session.shows(lambda: play_scenario(session, first, Budget(), lambda _: 0))
 
 
 class _Unwanted(Exception):

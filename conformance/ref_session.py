@@ -38,14 +38,16 @@ RefRun = Run[RefOperation, RefResponse]
 
 
 class RefDivergence(Departure):
-    """The manager, or the driver under it, departs from the spec; bears the finding."""
+    """The manager, or the driver under it, departs from the spec."""
+
+    finding: RefFinding
 
     def __init__(self, found: RefFinding) -> None:
         super().__init__(found.clause)
         self.finding = found
 
 
-class RefSession(BaseSession):
+class RefSession(BaseSession[RefFinding]):
     """Runs histories on a subject that was started. `open_with` opens the manager under test."""
 
     def __init__(
@@ -251,7 +253,7 @@ class RefSession(BaseSession):
             self._look_at_driver()
 
     def clear(self) -> None:
-        """After a divergence: make room for the next history."""
+        """See `BaseSession`."""
         if self.free is None:
             with self.run.loop.running():
                 self.run.abandon()
@@ -355,24 +357,13 @@ AGAIN = 20
 
 def play_again(session: RefSession, finding: RefFinding) -> RefFinding | None:
     """Play the bursts of a finding again, as one history; gives what the spec does not allow, or None when all is allowed."""
-    if not finding.free:
-        return _play_again(session, finding.bursts)
-    for _ in range(AGAIN):
-        try:
-            session.play_freely(finding.bursts)
-        except RefDivergence as diverged:
-            session.clear()
-            return diverged.finding
-    return None
+    if finding.free:
+        return session.often(lambda: session.play_freely(finding.bursts), AGAIN)
 
-
-def _play_again(session: RefSession, bursts: tuple[Burst, ...]) -> RefFinding | None:
-    session.begin()
-    try:
-        for burst in bursts:
+    def history() -> None:
+        session.begin()
+        for burst in finding.bursts:
             session.play(burst.ops, burst.budget, replay(burst.choices))
         session.end()
-    except RefDivergence as diverged:
-        session.clear()
-        return diverged.finding
-    return None
+
+    return session.shows(history)

@@ -61,11 +61,11 @@ class RefsAdapter:
 
     `open_manager` opens the manager on its store; it is given the source of ids. The first id that a call asks for is the one
     that its operation names for what it makes, whatever task asks for it: context is inherited. Others, of views, are numbered,
-    from `numbered` on.
+    from `numbered` on. `contents` is None where nobody writes or reads.
     """
 
     def __init__(
-        self, open_manager: Callable[[Callable[[], str]], Awaitable[Manager]], contents: Contents, numbered: int = 0
+        self, open_manager: Callable[[Callable[[], str]], Awaitable[Manager]], contents: Contents | None, numbered: int = 0
     ) -> None:
         self.manager: Manager | None = None
         self.handles: dict[str, Ref | None] = {}
@@ -73,10 +73,15 @@ class RefsAdapter:
         self.lists: dict[str, tuple[Mount, ...]] = {}
         """The last list that each handle gave; Read looks through it, for it stays true as long as its handle (REF-MOUNT-6)."""
         self._open = open_manager
-        self._contents = contents
+        self._given = contents
         self._earlier: set[str] = set()
         self._numbered = numbered
         self.closed = False
+
+    @property
+    def _contents(self) -> Contents:
+        assert self._given is not None, "content goes through lists in the kit's own process"
+        return self._given
 
     def new_id(self) -> str:
         """The id of what the call on whose behalf this runs is making."""
@@ -97,6 +102,11 @@ class RefsAdapter:
     def serves(self) -> bool:
         """Whether there is a manager that answers."""
         return self.manager is not None and not self.closed
+
+    def records(self) -> dict[str, tuple[refs.Record, int]]:
+        """The manager's records in the model's form, each with the number of its open handles; none when it is not open."""
+        known = self.manager.records() if self.manager is not None else ()
+        return {r.id: (refs.Record(r.mutable, r.parent, r.equal, r.size), r.handles) for r in known}
 
     def crashed(self) -> None:
         """The process has died: the manager and its handles are gone, and nothing may touch what was theirs."""

@@ -15,7 +15,7 @@ from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.machines import SnapshotMachine
 from snapspec.conformance.scenarios import SCENARIOS
-from snapspec.conformance.session import Diverged, Session
+from snapspec.conformance.session import Session
 from snapspec.conformance.shorten import changed, fewer, shortest, with_less
 from snapspec.model import ops
 from snapspec.model.ops import Operation
@@ -48,15 +48,14 @@ class Search(BaseSearch[Session, Finding]):
 
 def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
     """Make the calls as one history."""
-    session.begin()
-    try:
+
+    def history() -> None:
+        session.begin()
         for op in calls:
             session.do(op)
         session.end()
-    except Diverged as diverged:
-        session.clear()
-        return diverged.finding
-    return None
+
+    return session.shows(history)
 
 
 #: Makes the calls of a history again: what the spec does not allow, or None.

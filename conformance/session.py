@@ -6,9 +6,9 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, finding
@@ -17,7 +17,7 @@ from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Belief, Divergence, begin, perform
 from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned
-from snapspec.model.state import State, ancestors
+from snapspec.model.state import State, ancestors, children
 from snapspec.model.values import Kind
 
 #: How long a call may take before it counts as one that does not answer (SNAP-LIVE-1).
@@ -34,19 +34,26 @@ SPARE = "spare"
 DEEP = 128
 
 
+F = TypeVar("F")
+
+
 class Departure(Exception):
-    """A history has left the spec."""
+    """A history has left the spec; bears the finding."""
+
+    finding: Any
 
 
 class Diverged(Departure):
-    """A history of a driver has; bears the finding."""
+    """A history of a driver has."""
+
+    finding: Finding
 
     def __init__(self, found: Finding) -> None:
         super().__init__(found.clause)
         self.finding = found
 
 
-class BaseSession(ABC):
+class BaseSession(ABC, Generic[F]):
     """What sessions of drivers and of managers share. `runner` holds the event loop that the subject lives in.
 
     `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those,
@@ -77,6 +84,38 @@ class BaseSession(ABC):
     async def end_subject(self) -> None:
         """End the subject for good."""
 
+    @abstractmethod
+    def clear(self) -> None:
+        """After a divergence: make room for the next history."""
+
+    def shows(self, history: Callable[[], object]) -> F | None:
+        """Make a history, from its beginning to its end; gives what departs from the spec, or None when all is allowed."""
+        try:
+            history()
+        except Departure as departure:
+            self.clear()
+            found: F = departure.finding
+            return found
+        return None
+
+    def often(self, history: Callable[[], object], tries: int) -> F | None:
+        """As `shows`, for a history in which chance decides: it is made up to `tries` times, until it shows something."""
+        for _ in range(tries):
+            found = None if self.over else self.shows(history)
+            if found is not None:
+                return found
+        return None
+
+    def surely(self, history: Callable[[], object]) -> F | None:
+        """As `often`, but only what shows two times of three, by one clause: a shorter history by luck is of no use."""
+        shown: list[Any] = []
+        for number in range(3):
+            found = None if self.over else self.shows(history)
+            shown += [found] if found is not None else []
+            if len(shown) == 2 or len(shown) < number:
+                break
+        return shown[-1] if len(shown) == 2 and shown[0].clause == shown[1].clause else None
+
     def stop(self) -> None:
         """End the subject, for good. One that is stuck is left as it is, and one that does not end is stuck."""
         if not self.stuck:
@@ -95,7 +134,7 @@ class BaseSession(ABC):
             self.stuck = self.over = True
 
 
-class Session(BaseSession):
+class Session(BaseSession[Finding]):
     """Runs histories on a subject that was started."""
 
     def __init__(self, subject: Subject, runner: asyncio.Runner, deadline: float = DEADLINE, signals: Sequence[int] = ()) -> None:
@@ -165,7 +204,7 @@ class Session(BaseSession):
             self.do(ops.Walk(), space, check=True)
 
     def clear(self) -> None:
-        """After a divergence: make room for the next history."""
+        """See `BaseSession`."""
         if not self.over:
             self.finish(self.subject.clear())
 
@@ -199,9 +238,7 @@ class Session(BaseSession):
         named = self.state(space).get(key)
         keys = [key] if named is not None and named.kind is Kind.ACTIVE else []
         self._as_it_was(space, keys, "SNAP-FAIL-1", f"the store as before the refused {type(op).__name__.lower()}")
-        self.do(ops.Prepare(SPARE), space, check=True)
-        self.do(ops.Remove(SPARE), space, check=True)
-        self.reached["SNAP-LIVE-1"] += 1
+        self._make_one(space)
 
     def _as_it_was(self, space: int, keys: list[str], clause: str, expected: str) -> None:
         """Look at everything, at the content of `keys` too. What is wrong breaks `clause` besides its own."""
@@ -223,6 +260,28 @@ class Session(BaseSession):
         for key in keys:
             self.do(ops.Read(key), space, check=True)
 
+    def _read_all(self, space: int) -> None:
+        """The content of each active snapshot and view."""
+        for key in [key for key, s in self.state(space).snapshots.items() if s.kind is not Kind.COMMITTED]:
+            self.do(ops.Read(key), space, check=True)
+
+    def _view_all(self, space: int) -> None:
+        """The content of each committed snapshot that has no children."""
+        snapshots = self.state(space).snapshots
+        for key in [key for key, s in snapshots.items() if s.kind is Kind.COMMITTED and not children(self.state(space), key)]:
+            self._view_one(space, key)
+
+    def _view_one(self, space: int, key: str) -> None:
+        self.do(ops.View(SPARE, key), space, check=True)
+        self.do(ops.Read(SPARE), space, check=True)
+        self.do(ops.Remove(SPARE), space, check=True)
+
+    def _make_one(self, space: int) -> None:
+        """SNAP-LIVE-1: a write goes through."""
+        self.do(ops.Prepare(SPARE), space, check=True)
+        self.do(ops.Remove(SPARE), space, check=True)
+        self.reached["SNAP-LIVE-1"] += 1
+
     def _reach(self, space: int, op: Operation, response: Response) -> None:
         """Count the clauses that no single answer shows."""
         made = getattr(op, "name", "") or getattr(op, "key", "")
@@ -237,22 +296,23 @@ class Session(BaseSession):
 
 
 def replay(session: Session, steps: tuple[Step, ...]) -> Finding | None:
-    """Make the calls of a history again; gives what the spec does not allow, or None when all answers are allowed.
+    """Make the calls of a history again; gives what the spec does not allow. Raises as `again`."""
+    return session.shows(again(session, steps))
 
-    Raises CannotRun for a history in more namespaces than the subject has.
-    """
+
+def again(session: Session, steps: tuple[Step, ...]) -> Callable[[], None]:
+    """What makes the calls of a history again. Raises CannotRun for one in more namespaces than the subject has."""
     spaces = 1 + max(step.space for step in steps)
     if min(step.space for step in steps) < 0 or spaces > session.subject.spaces:
         raise CannotRun(
             f"the history uses {spaces} namespaces, the subject has {session.subject.spaces}: replay it on containerd:"
         )
-    session.begin()
-    try:
+
+    def history() -> None:
+        session.begin()
         for step in steps:
             if not step.check:
                 session.do(step.op, step.space)
         session.end()
-    except Diverged as diverged:
-        session.clear()
-        return diverged.finding
-    return None
+
+    return history

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -23,11 +23,8 @@ from snapspec.conformance.subjects.prefixed import Prefixed
 from snapspec.impl.manager import Manager
 from snapspec.impl.metadata import open_store
 from snapspec.impl.ports import Snapshotter
-from snapspec.model.nodes import Tree
 from snapspec.model.ref_ops import RefOperation, Restart
 from snapspec.model.refs import Record
-from snapspec.model.tree import Change
-from snapspec.model.values import Mount
 
 #: Opens the manager under test, as `snapspec.impl.manager.open_manager` does.
 Opens = Callable[..., Awaitable[Manager]]
@@ -88,16 +85,6 @@ async def connect(ours: socket.socket) -> RefsChild:
 # --- in the process
 
 
-class _NoContents:
-    """Nothing is written or read here."""
-
-    async def write(self, mounts: Sequence[Mount], changes: Sequence[Change]) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    async def read(self, mounts: Sequence[Mount]) -> Tree:
-        raise NotImplementedError
-
-
 class Managed:
     """The calls of a driver, and those of the manager over it."""
 
@@ -111,7 +98,7 @@ class Managed:
     async def begin(self, place: Place) -> RefResponse:
         """Open a manager at the place, after the one before it was closed."""
         opening = partial(_open, self._driver, self._opens, place)
-        self._adapter = RefsAdapter(opening, _NoContents(), place.starts * VIEWS)
+        self._adapter = RefsAdapter(opening, None, place.starts * VIEWS)
         return await self._adapter.perform(Restart())
 
     async def perform(self, op: RefOperation) -> RefResponse:
@@ -120,9 +107,7 @@ class Managed:
 
     async def records(self) -> dict[str, tuple[Record, int]]:
         """See `RefsChild`."""
-        manager = self._adapter.manager
-        known = manager.records() if manager is not None else ()
-        return {r.id: (Record(r.mutable, r.parent, r.equal, r.size), r.handles) for r in known}
+        return self._adapter.records()
 
 
 async def _open(driver: Snapshotter, opens: Opens, place: Place, new_id: Callable[[], str]) -> Manager:

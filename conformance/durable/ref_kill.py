@@ -18,7 +18,7 @@ from snapspec.conformance.free import FreeRun
 from snapspec.conformance.gates import Gates
 from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.ref_reached import by_answer, by_records
-from snapspec.conformance.ref_session import RefDivergence, RefSession
+from snapspec.conformance.ref_session import RefSession
 from snapspec.conformance.refs_subject import RefResponse
 from snapspec.conformance.schedule import Answered, Budget, Choice, Choose, Move, Unsound
 from snapspec.conformance.session import DEADLINE
@@ -220,31 +220,24 @@ class RefKillSession(RefSession):
 
 def make_once(session: RefKillSession, bursts: Sequence[Burst]) -> RefFinding | None:
     """The bursts as one history; gives what the spec does not allow, or None when all is allowed."""
-    session.begin()
-    try:
-        for burst in bursts:
-            session.make(burst)
-        session.end()
-    except RefDivergence as diverged:
-        session.clear()
-        return diverged.finding
-    return None
+    return session.shows(_history(session, bursts))
 
 
 def make_often(session: RefKillSession, bursts: Sequence[Burst]) -> RefFinding | None:
     """As `make_once`; a history in which the moment of a kill decides is made again and again, until it shows something."""
-    found = None
-    for _ in range(TRIES if any(burst.kill is not None for burst in bursts) else 1):
-        found = found or (None if session.over else make_once(session, bursts))
-    return found
+    return session.often(_history(session, bursts), TRIES if any(burst.kill is not None for burst in bursts) else 1)
 
 
 def make_surely(session: RefKillSession, bursts: Sequence[Burst]) -> RefFinding | None:
-    """As `make_once`; only what shows two times of three: a shorter history by luck is of no use."""
-    shown: list[RefFinding] = []
-    for number in range(3):
-        found = None if session.over else make_once(session, bursts)
-        shown += [found] if found is not None else []
-        if len(shown) == 2 or len(shown) < number:
-            break
-    return shown[-1] if len(shown) == 2 and shown[0].clause == shown[1].clause else None
+    """As `make_once`; only what shows two times of three."""
+    return session.surely(_history(session, bursts))
+
+
+def _history(session: RefKillSession, bursts: Sequence[Burst]) -> Callable[[], None]:
+    def history() -> None:
+        session.begin()
+        for burst in bursts:
+            session.make(burst)
+        session.end()
+
+    return history

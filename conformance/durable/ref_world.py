@@ -16,10 +16,10 @@ from snapspec.conformance.refs_subject import Contents, RefResponse, RefsAdapter
 from snapspec.conformance.schedule import Unsound
 from snapspec.conformance.subjects.prefixed import Prefixed
 from snapspec.conformance.subjects.reference import ReferenceSubject
-from snapspec.conformance.subjects.refs import RefsSubject, RefWorld
+from snapspec.conformance.subjects.refs import RefsSubject, RefWorld, stored
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.manager import Manager, open_manager
-from snapspec.impl.metadata import Store, open_store
+from snapspec.impl.metadata import Store
 from snapspec.impl.mounts import MountError
 from snapspec.impl.ports import Snapshotter
 from snapspec.model import ref_ops, refs
@@ -164,11 +164,7 @@ class KilledGround:
 
     async def entries(self) -> set[str]:
         """See `Ground`."""
-        store = await open_store(str(self._path))
-        try:
-            return set(await store.load())
-        finally:
-            await store.close()
+        return await stored(self._path)
 
 
 class KilledAdapter(RefsAdapter):

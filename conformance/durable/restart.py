@@ -18,13 +18,12 @@ from snapspec.conformance.durable import InFlight, Restart
 from snapspec.conformance.durable.process import Process
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, answer_text, finding
-from snapspec.conformance.session import SPARE, Diverged, Session, replay
+from snapspec.conformance.session import SPARE, Diverged, Session, again, replay
 from snapspec.conformance.subjects.address import Restarted
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Divergence, crash, invoke, respond
 from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned
-from snapspec.model.state import children
 from snapspec.model.tree import MakeFile
 from snapspec.model.values import ErrorClass, Kind
 
@@ -151,7 +150,7 @@ class RestartSession(Session):
         self._under("SNAP-DURABLE-3", partial(self._read_all, space))
         self._under(clause, partial(self._view_all, space))
         self._under("SNAP-DURABLE-2", partial(self._make_one, space))
-        self.reached.update({"SNAP-DURABLE-1", clause, "SNAP-LIVE-1"} | ({"SNAP-DURABLE-3"} if active else set()))
+        self.reached.update({"SNAP-DURABLE-1", clause} | ({"SNAP-DURABLE-3"} if active else set()))
 
     def _under(self, clause: str, step: Callable[[], None]) -> None:
         try:
@@ -160,45 +159,18 @@ class RestartSession(Session):
             cause = Mismatch(clause, "the store as the answered calls left it", diverged.finding.mismatches[0].came)
             raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
 
-    def _read_all(self, space: int) -> None:
-        for key in [key for key, s in self.state(space).snapshots.items() if s.kind is not Kind.COMMITTED]:
-            self.do(ops.Read(key), space, check=True)
-
-    def _view_all(self, space: int) -> None:
-        snapshots = self.state(space).snapshots
-        for key in [key for key, s in snapshots.items() if s.kind is Kind.COMMITTED and not children(self.state(space), key)]:
-            self.do(ops.View(SPARE, key), space, check=True)
-            self.do(ops.Read(SPARE), space, check=True)
-            self.do(ops.Remove(SPARE), space, check=True)
-
-    def _make_one(self, space: int) -> None:
-        self.do(ops.Prepare(SPARE), space, check=True)
-        self.do(ops.Remove(SPARE), space, check=True)
-
 
 # --- again
 
 
 def replay_often(session: Session, steps: tuple[Step, ...]) -> Finding | None:
     """As `replay`; a history in which the moment of a restart decides is made again and again, until it shows something."""
-    found = None
-    for _ in range(TRIES if _by_moment(steps) else 1):
-        found = found or (None if session.over else replay(session, steps))
-    return found
+    return session.often(again(session, steps), TRIES if _by_moment(steps) else 1)
 
 
 def replay_surely(session: Session, steps: tuple[Step, ...]) -> Finding | None:
-    """As `replay`; where the moment decides, only what shows two times of three: a shorter history by luck is of no use."""
-    if not _by_moment(steps):
-        return replay(session, steps)
-    shown: list[Finding] = []
-    for number in range(3):
-        found = None if session.over else replay(session, steps)
-        shown += [found] if found is not None else []
-        if len(shown) == 2 or len(shown) < number:
-            break
-    clauses = {found.clause for found in shown}
-    return shown[-1] if len(shown) == 2 and len(clauses) == 1 else None
+    """As `replay`; where the moment decides, only what shows two times of three."""
+    return session.surely(again(session, steps)) if _by_moment(steps) else replay(session, steps)
 
 
 def _by_moment(steps: tuple[Step, ...]) -> bool:

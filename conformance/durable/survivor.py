@@ -146,9 +146,7 @@ class Survivor(Session):
             if state.snapshots[key].usage is not None:
                 self.do(ops.Usage(key), check=True)
             if not children(state, key) or state.snapshots[key].touched:
-                self.do(ops.View(SPARE, key), check=True)
-                self.do(ops.Read(SPARE), check=True)
-                self.do(ops.Remove(SPARE), check=True)
+                self._view_one(0, key)
 
     def _works(self) -> None:
         """A layer is made, committed and built on; then everything can be removed."""

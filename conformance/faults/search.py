@@ -12,7 +12,6 @@ from snapspec.conformance.faults.session import FaultSession
 from snapspec.conformance.history import Finding, Step
 from snapspec.conformance.machines import SnapshotMachine
 from snapspec.conformance.search import Search, shorten
-from snapspec.conformance.session import Diverged
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.tree import Link, MakeDirectory, MakeFile, MakeSymlink, SetXattr, Unlink
@@ -88,10 +87,9 @@ def every_fault(session: FaultSession, calls: Calls, at: int, wanted: Callable[[
 
     As long as a fault has left everything as it was, the next one comes in the same history.
     """
-    try:
-        session.begin()
-        for op in calls[: at + 1]:
-            session.do(op)
+
+    def history() -> None:
+        _begin(session, calls[: at + 1])
         seen = session.seen
         session.end()
         _begin(session, calls[:at])
@@ -104,10 +102,8 @@ def every_fault(session: FaultSession, calls: Calls, at: int, wanted: Callable[[
                 _begin(session, calls[:at])
             session.do(fault)
         session.end()
-    except Diverged as diverged:
-        session.clear()
-        return diverged.finding
-    return None
+
+    return session.shows(history)
 
 
 def _begin(session: FaultSession, calls: Sequence[Operation]) -> None:

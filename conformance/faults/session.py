@@ -24,8 +24,7 @@ from snapspec.model.faults import Trouble, disturbed
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Divergence, perform
 from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned, option
-from snapspec.model.state import State, children
-from snapspec.model.values import Kind
+from snapspec.model.state import State
 
 #: For each kind of call, the most points that one came to.
 Points = dict[str, int]
@@ -193,17 +192,9 @@ class FaultSession(Session):
     def _look(self) -> None:
         """Every record, mount list, usage and content; and a write goes through."""
         self._observe(0, [])
-        state = self.state()
-        for key, snapshot in state.snapshots.items():
-            if snapshot.kind is Kind.ACTIVE:
-                self.do(ops.Read(key), check=True)
-            elif snapshot.kind is Kind.COMMITTED and not children(state, key):
-                self.do(ops.View(SPARE, key), check=True)
-                self.do(ops.Read(SPARE), check=True)
-                self.do(ops.Remove(SPARE), check=True)
-        self.do(ops.Prepare(SPARE), check=True)
-        self.do(ops.Remove(SPARE), check=True)
-        self.reached["SNAP-LIVE-1"] += 1
+        self._read_all(0)
+        self._view_all(0)
+        self._make_one(0)
 
     def _again(self, call: ops.Prepare | ops.View) -> None:
         """What failed is done now, or refused for a reason of its own, and meets nothing of the first time."""

@@ -83,6 +83,15 @@ class MemoryGround:
         return set(self.driver.state.snapshots) - set(self._disk.entries) - {NEIGHBOUR}
 
 
+async def stored(path: Path) -> set[str]:
+    """The ids that the store in the file holds, which nobody has open."""
+    store = await open_store(str(path))
+    try:
+        return set(await store.load())
+    finally:
+        await store.close()
+
+
 class RealGround:
     """A real driver, of which a history sees the names with its prefix only, and a store in the file `path`."""
 
@@ -111,11 +120,7 @@ class RealGround:
 
     async def entries(self) -> set[str]:
         """See `Ground`."""
-        store = await open_store(str(self._path))
-        try:
-            return set(await store.load())
-        finally:
-            await store.close()
+        return await stored(self._path)
 
 
 class RefsSubject:
@@ -238,5 +243,4 @@ class RefWorld:
 
     def records(self) -> dict[str, tuple[Record, int]]:
         """The manager's records in the model's form, each with the number of its open handles."""
-        known = self.adapter.manager.records() if self.adapter.manager is not None else ()
-        return {r.id: (Record(r.mutable, r.parent, r.equal, r.size), r.handles) for r in known}
+        return self.adapter.records()
