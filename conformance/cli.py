@@ -31,7 +31,7 @@ from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.ref_history import RefFinding
-from snapspec.conformance.report.text import disturbance_lines, fault_lines, finding_lines, owed, progress_line, summary
+from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
@@ -313,7 +313,5 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
         missing = [clause for clause in owed(run.profile, run.refs, run.promise) if clause not in run.reached]
         if missing:
             print(f"  not put to the test: {', '.join(missing)}")
-    for text in fault_lines(run):
-        print(f"  {text}")
     print(summary(run, subject, without))
     return 0

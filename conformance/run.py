@@ -16,8 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial, reduce
-from operator import or_
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,6 @@ class Share:
     histories: int = 0
     calls: int = 0
     restarts: int = 0
-    faults: Counter[str] = field(default_factory=Counter)
-    """What has failed, by how it did."""
-    points: Counter[str] = field(default_factory=Counter)
-    """Where something may fail: the most points of one call of each kind."""
     reached: Counter[str] = field(default_factory=Counter)
     disturbed: Counter[str] = field(default_factory=Counter)
     power: dict[str, Any] = field(default_factory=dict)
@@ -118,16 +113,6 @@ class Run:
     def power(self) -> Powered:
         """What was done in power cuts."""
         return total(s.power for s in self.shares)
-
-    @property
-    def faults(self) -> Counter[str]:
-        """How often something has failed under a call, by how it did."""
-        return sum((s.faults for s in self.shares), Counter())
-
-    @property
-    def points(self) -> Counter[str]:
-        """For each kind of call, the most points that one had."""
-        return reduce(or_, (s.points for s in self.shares), Counter())
 
     @property
     def reached(self) -> Counter[str]:
@@ -263,7 +248,6 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
             share.histories, share.calls, share.restarts = told["histories"], told["calls"], told["restarts"]
             share.reached, share.disturbed = Counter(told["reached"]), Counter(told.get("disturbed", {}))
             share.power = told.get("power", {})
-            share.faults, share.points = Counter(told.get("faults", {})), Counter(told.get("points", {}))
             share.shrinking = told.get("shrinking", False)
             share.done = told["kind"] == "done"
         case "stuck":

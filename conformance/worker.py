@@ -226,15 +226,12 @@ def _power_counts(done: power.Powered) -> dict[str, Any]:
 
 
 def _counts(session: Session | RefSession) -> dict[str, Any]:
-    faults, points = (session.faults, session.points) if isinstance(session, FaultSession) else ({}, {})
     return {
         "histories": session.histories,
         "calls": session.calls,
         "restarts": session.restarts,
         "reached": dict(session.reached),
         "disturbed": dict(session.disturbed),
-        "faults": dict(faults),
-        "points": dict(points),
     }
 
 

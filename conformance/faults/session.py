@@ -26,6 +26,9 @@ from snapspec.model.oracle import Divergence, perform
 from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned, option
 from snapspec.model.state import State
 
+#: How these are told (see `BaseSession.disturbed`).
+_WORDS = {How.BEFORE: "fail before", How.AFTER: "fail after"}
+
 #: For each kind of call, the most points that one came to.
 Points = dict[str, int]
 
@@ -33,7 +36,7 @@ Points = dict[str, int]
 class FaultSession(Session):
     """A session with a driver in this process, in a block of `points.watched`.
 
-    `faults` counts, over all histories, what has failed, by how it did; `points` is how many points each kind of call has.
+    `points` is how many points each kind of call has, as far as they are known.
     """
 
     subject: InProcess
@@ -43,7 +46,6 @@ class FaultSession(Session):
         self, subject: InProcess, runner: asyncio.Runner, deadline: float = DEADLINE, signals: Sequence[int] = ()
     ) -> None:
         super().__init__(subject, runner, deadline, signals)
-        self.faults: Counter[str] = Counter()
         self.points: Points = {}
         self.seen: list[str] = []
         """The points that the last call has come to, those aside that only looked around."""
@@ -110,7 +112,7 @@ class FaultSession(Session):
         if not (window.fired or op.how in REAL):
             return self._unharmed(op.call, response, began, ended)
         self.calls += 1
-        self.faults[op.how.value] += 1
+        self.disturbed[f"{type(op.call).__name__.lower()}: {_WORDS.get(op.how, op.how.value)} {op.at} {op.nth}"] += 1
         self.steps.append(Step(op, response))
         trouble = _trouble(op)
         self._judge(op, trouble, response, began, ended)

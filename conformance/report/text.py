@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from snapspec.conformance.clauses import clauses
-from snapspec.conformance.faults import How
 from snapspec.conformance.history import Finding, call_text, line
 from snapspec.conformance.ref_history import RefFinding, length
 from snapspec.conformance.run import Run
@@ -95,35 +94,36 @@ def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
     verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
     images = f"{run.power.images} power-cut images, " if run.power.images else ""
     done = f"{images}{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
-    done += f", {run.faults.total()} single faults" if run.faults else ""
     return f"{verdict}: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
 
 
-#: The kinds of what is done to calls, by how their words begin, and how many are told.
-_KINDS = {"fail": "faults", "cancel": "cancellations", "hold": "held answers", "crash": "crashes"}
+#: What is done to calls, by how its words begin, and how it is told.
+_WAYS = {
+    "fail before": "faults before the effect",
+    "fail after": "faults after the effect",
+    "cancel": "cancellations",
+    "hold": "held answers",
+    "crash": "crashes",
+    "full": "with no room left",
+    "read-only": "with a read-only file system",
+    "broken": "with a file system given up",
+}
 
 
 def disturbance_lines(run: Run) -> Iterator[str]:
     """How often calls were disturbed, and at how many points each operation met a fault; nothing where nothing was disturbed."""
-    counts, points = Counter[str](), Counter[str]()
+    counts: Counter[str] = Counter()
+    points: dict[str, set[str]] = defaultdict(set)
     for what, count in run.disturbed.items():
         operation, _, done = what.partition(": ")
-        kind = _KINDS[done.partition(" ")[0]]
-        counts[kind] += count
-        if kind == "faults":
-            points[operation] += 1
+        way = next(way for way in _WAYS if done.startswith(way))
+        counts[way] += count
+        if way.startswith("fail"):
+            points[operation].add(done.removeprefix(way))
     if counts:
-        yield "disturbed: " + ", ".join(f"{counts[kind]} {kind}" for kind in _KINDS.values() if counts[kind])
+        yield "disturbed: " + ", ".join(f"{counts[way]} {told}" for way, told in _WAYS.items() if counts[way])
     if points:
-        yield "fault points: " + ", ".join(f"{operation} {number}" for operation, number in sorted(points.items()))
-
-
-def fault_lines(run: Run) -> Iterator[str]:
-    """Of a run that found nothing: how many points each kind of call has, and what has failed there."""
-    if run.faults:
-        yield "fault points: " + ", ".join(f"{name} {count}" for name, count in run.points.most_common() if count)
-        ways = ", ".join(f"{run.faults[how.value]} {how.value}" for how in How if run.faults[how.value])
-        yield f"single faults: {ways}; divergences: 0"
+        yield "fault points: " + ", ".join(f"{operation} {len(at)}" for operation, at in sorted(points.items()))
 
 
 def progress_line(run: Run, examples: int, left: float | None) -> str:
