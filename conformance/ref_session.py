@@ -261,6 +261,10 @@ class RefSession(BaseSession[RefFinding]):
             self.finish(self.world.ground.let_go())
             self.finish(self.subject.clear())
 
+    async def start_subject(self) -> None:
+        """See `BaseSession`."""
+        await self.subject.start()
+
     async def end_subject(self) -> None:
         """See `BaseSession`."""
         await self.subject.stop()

@@ -6,7 +6,8 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -81,6 +82,10 @@ class BaseSession(ABC, Generic[F]):
         """Why the kit can make no more calls, where that is the kit's own affair."""
 
     @abstractmethod
+    async def start_subject(self) -> None:
+        """Make the subject ready."""
+
+    @abstractmethod
     async def end_subject(self) -> None:
         """End the subject for good."""
 
@@ -115,6 +120,15 @@ class BaseSession(ABC, Generic[F]):
             if len(shown) == 2 or len(shown) < number:
                 break
         return shown[-1] if len(shown) == 2 and shown[0].clause == shown[1].clause else None
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """The subject is ready for as long as the block lasts."""
+        try:
+            self.runner.run(self.start_subject())
+            yield
+        finally:
+            self.stop()
 
     def stop(self) -> None:
         """End the subject, for good. One that is stuck is left as it is, and one that does not end is stuck."""
@@ -207,6 +221,10 @@ class Session(BaseSession[Finding]):
         """See `BaseSession`."""
         if not self.over:
             self.finish(self.subject.clear())
+
+    async def start_subject(self) -> None:
+        """See `BaseSession`."""
+        await self.subject.start()
 
     async def end_subject(self) -> None:
         """See `BaseSession`."""

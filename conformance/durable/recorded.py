@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -172,7 +171,7 @@ def record(here: Place, calls: Calls, signals: Sequence[int] = ()) -> Recorded:
     try:
         with here.recorder.under(here.image, name):
             session = RecordedSession(here.subject(), here.runner, lambda: here.recorder.position(name), signals)
-            with started(session):
+            with session.started():
                 session.begin()
                 calls(session)
         events = read_log(here.recorder.log(name))
@@ -183,16 +182,6 @@ def record(here: Place, calls: Calls, signals: Sequence[int] = ()) -> Recorded:
         here.recorder.forget(name)
     happenings = tuple(session.happenings)
     return Recorded(tuple(session.steps), happenings, _layers(State(profile=session.subject.profile), happenings), events)
-
-
-@contextmanager
-def started(session: Session) -> Iterator[None]:
-    """The subject of the session, open for as long as the block lasts."""
-    session.runner.run(session.subject.start())
-    try:
-        yield
-    finally:
-        session.stop()
 
 
 def _layers(state: State, happenings: Sequence[Happening]) -> tuple[Layers, ...]:

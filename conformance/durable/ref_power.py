@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -151,7 +151,7 @@ def record(here: Place, calls: Calls, opens: Opens = open_manager) -> Recorded:
     images.copy_sparse(here.template, here.recorder.backing / name)
     session = PowerSession(subject(here), here.runner, open_with=opens)
     try:
-        with here.recorder.under(here.image, name), _started(session):
+        with here.recorder.under(here.image, name), session.started():
             session.open(lambda: here.recorder.position(name))
             calls(session)
         events = read_log(here.recorder.log(name))
@@ -167,15 +167,6 @@ def record(here: Place, calls: Calls, opens: Opens = open_manager) -> Recorded:
 
 def _empty(subject: RefsSubject) -> RefState:
     return RefState(driver=State(profile=subject.profile), declared=subject.declared)
-
-
-@contextmanager
-def _started(session: PowerSession) -> Iterator[None]:
-    session.runner.run(session.subject.start())
-    try:
-        yield
-    finally:
-        session.stop()
 
 
 def _layers(state: RefState, tells: Sequence[Told]) -> tuple[RefLayers, ...]:
@@ -291,7 +282,7 @@ class Survivor(PowerSession):
     def found(self) -> tuple[Mismatch, ...] | None:
         """What is wrong with what the power cut has left, if anything is."""
         try:
-            with _started(self):
+            with self.started():
                 self._opened = True
                 self._look()
         except RefDivergence as diverged:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from snapspec.conformance.durable import PowerCut, UnderWay, images
 from snapspec.conformance.durable.images import Cut, Disk
 from snapspec.conformance.durable.place import Place, PoweredSubject
-from snapspec.conformance.durable.recorded import Known, Recorded, started
+from snapspec.conformance.durable.recorded import Known, Recorded
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, answer_text
 from snapspec.conformance.session import DEADLINE, SPARE, Diverged, Session
@@ -71,7 +71,7 @@ def _unclean(steps: list[Step], wrong: str) -> Finding:
 
 def _survived(session: Survivor) -> Finding | None:
     try:
-        with started(session):
+        with session.started():
             session.look()
     except Diverged as diverged:
         return diverged.finding

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
+
+from broken_refs import Faulty
 
 from snapspec.conformance.ref_history import Burst
 from snapspec.impl.manager import Manager
-from snapspec.impl.metadata import Store
-from snapspec.impl.ports import Snapshotter
 from snapspec.impl.ref_errors import RefError
 from snapspec.impl.refs import ImmutableRef, Ledger, MutableRef, Note, Record
 from snapspec.model import ref_ops
@@ -79,22 +78,11 @@ _PAIR: tuple[RefOperation, ...] = (ref_ops.New("m", "hm"), ref_ops.Write("hm", _
 
 
 @dataclass(frozen=True, slots=True)
-class Lossy:
+class Lossy(Faulty):
     """A fault, the calls that it needs, of which the last is cut short, and the clauses that may be named for it."""
 
-    name: str
-    ledger: type[Ledger]
-    manager: type[Manager]
     calls: tuple[RefOperation, ...]
     clauses: tuple[str, ...]
-
-    async def open(
-        self, driver: Snapshotter, store: Store, *, new_id: Callable[[], str], commit_keeps_lists: bool = True
-    ) -> Manager:
-        """A manager with the fault, as `open_manager` opens one without."""
-        manager = self.manager(self.ledger(driver, store, new_id, commit_keeps_lists))
-        await manager.start()
-        return manager
 
     @property
     def bursts(self) -> tuple[Burst, ...]:

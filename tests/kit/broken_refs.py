@@ -228,15 +228,12 @@ class NewClaimsNothing(Manager):
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
-    """A fault, the scenario and the disturbances that show it, and the clauses that may be named for it."""
+class Faulty:
+    """A manager with a fault: the classes that it is made of."""
 
     name: str
     ledger: type[Ledger]
     manager: type[Manager]
-    scenario: str
-    budget: Budget
-    clauses: tuple[str, ...]
 
     async def open(
         self, driver: Snapshotter, store: Store, *, new_id: Callable[[], str], commit_keeps_lists: bool = True
@@ -245,6 +242,15 @@ class Broken:
         manager = self.manager(self.ledger(driver, store, new_id, commit_keeps_lists))
         await manager.start()
         return manager
+
+
+@dataclass(frozen=True, slots=True)
+class Broken(Faulty):
+    """A fault, the scenario and the disturbances that show it, and the clauses that may be named for it."""
+
+    scenario: str
+    budget: Budget
+    clauses: tuple[str, ...]
 
 
 def _ledger(name: str, ledger: type[Ledger], scenario: str, *clauses: str, budget: Budget | None = None) -> Broken:

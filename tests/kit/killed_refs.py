@@ -34,8 +34,5 @@ def killed(directory: Path, driver: str = "copy", opens: tuple[str, str] = OPENS
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     with patch.dict(os.environ, PYTHONPATH=path), asyncio.Runner() as runner:
         session = RefKillSession(KilledRefs("refs:", under, directory / "stores", Declared(), opens), runner)
-        try:
-            runner.run(session.subject.start())
+        with session.started():
             yield session
-        finally:
-            session.stop()

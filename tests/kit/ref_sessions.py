@@ -48,8 +48,5 @@ def over_copies(directory: Path, open_with: Open = open_manager) -> Iterator[Ref
     under = PythonSubject("py:", Contents(directory / "mnt"), directory / "driver", factory, Profile(usage=Measure.COPY))
     with asyncio.Runner() as runner:
         session = RefSession(RefsSubject("refs:", under, directory / "stores", Declared()), runner, open_with=open_with)
-        runner.run(session.subject.start())
-        try:
+        with session.started():
             yield session
-        finally:
-            session.stop()

@@ -63,11 +63,8 @@ def opened(factory: broken.Factory, directory: Path) -> Iterator[Session]:
     subject = PythonSubject("py:", Contents(directory / "mnt"), directory / "store", factory, factory.profile)
     with asyncio.Runner() as runner:
         session = Session(subject, runner)
-        runner.run(subject.start())
-        try:
+        with session.started():
             yield session
-        finally:
-            session.stop()
 
 
 @pytest.fixture(scope="module")

@@ -65,11 +65,8 @@ def opened(kind: type[KilledReference], name: str, directory: Path, ground: Grou
     subject = kind(name, Contents(directory / "mnt"), directory / "store", ground, 64 << 20, "ext4")
     with asyncio.Runner() as runner:
         session = RestartSession(subject, runner)
-        try:
-            runner.run(subject.start())
+        with session.started():
             yield session
-        finally:
-            session.stop()
 
 
 def search(session: RestartSession, directory: Path, seconds: float = 60.0) -> Search:

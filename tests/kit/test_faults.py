@@ -51,11 +51,8 @@ def opened(directory: Path, driver: str = "overlay", *, pool: bool = False) -> I
     with watched(), asyncio.Runner() as runner:
         subject = FaultedReference("ref:", Contents(directory / "mnt"), directory / "store", ground, 64 << 20, "ext4")
         session = FaultSession(subject, runner)
-        runner.run(subject.start())
-        try:
+        with session.started():
             yield session
-        finally:
-            session.stop()
 
 
 # --- every point is seen

@@ -53,11 +53,8 @@ def opened(factory: broken_faults.Factory, directory: Path) -> Iterator[FaultSes
     with watched(), asyncio.Runner() as runner:
         subject = PythonSubject("py:", Contents(directory / "mnt"), directory / "store", factory, factory.profile)
         session = FaultSession(subject, runner)
-        runner.run(subject.start())
-        try:
+        with session.started():
             yield session
-        finally:
-            session.stop()
 
 
 def search(session: FaultSession, directory: Path) -> FaultSearch:
