@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -22,7 +22,6 @@ from snapspec.conformance.subjects.refs import NEIGHBOUR, RefsSubject, RefWorld
 from snapspec.conformance.subjects.remote import TransportLost
 from snapspec.impl import ref_errors
 from snapspec.impl.errors import SnapshotError
-from snapspec.impl.manager import Manager, open_manager
 from snapspec.impl.mounts import MountError
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
@@ -45,7 +44,7 @@ class RefDivergence(Departure):
 
 
 class RefSession(BaseSession):
-    """Runs histories on a subject that was started. `open_with` opens the manager under test."""
+    """Runs histories on a subject that was started."""
 
     def __init__(
         self,
@@ -53,7 +52,6 @@ class RefSession(BaseSession):
         runner: asyncio.Runner,
         deadline: float = DEADLINE,
         signals: Sequence[int] = (),
-        open_with: Callable[..., Awaitable[Manager]] = open_manager,
     ) -> None:
         super().__init__(runner, deadline, signals)
         self.subject = subject
@@ -61,7 +59,6 @@ class RefSession(BaseSession):
         self.free: FreeRun[RefOperation, RefResponse] | None = None
         """The run, when nothing is held at gates in it."""
         self._trouble = ""
-        self._open_with = open_with
 
     # --- a history
 
@@ -77,7 +74,7 @@ class RefSession(BaseSession):
     def _begin(self, gates: Gates | None) -> None:
         begun = self.subject.begin()
         ground = _at_once(begun) if self.subject.in_memory else self.runner.run(begun)
-        self.world = RefWorld(ground, gates, self.outside, self.subject.declared, self._open_with)
+        self.world = RefWorld(ground, gates, self.outside, self.subject.declared, self.subject.open_with)
         state = RefState(driver=State(profile=self.subject.profile), declared=self.subject.declared)
         self.watch = RefWatch(state, self.world)
         self.free = None

@@ -49,6 +49,8 @@ class Share:
     reached: Counter[str] = field(default_factory=Counter)
     disturbed: Counter[str] = field(default_factory=Counter)
     finding: Finding | RefFinding | None = None
+    found_after: tuple[int, float] = (0, 0.0)
+    """How many histories and seconds that took."""
     trouble: str = ""
     """Why the process could do nothing: one sentence with the remedy."""
     fault: str = ""
@@ -213,7 +215,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
         case "line":
             run.lines.append(told["text"])
         case "finding":
-            share.finding = decode_finding(told["finding"])
+            share.finding, share.found_after = decode_finding(told["finding"]), tuple(told["after"])
         case "cannot":
             share.trouble = told["why"]
         case "error":

@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -48,7 +49,8 @@ LAST_RESORT = 25
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
-    what is left out, `deadline` is how many seconds a call may take; `start` and `kill` are for level durable."""
+    what is left out, `deadline` is how many seconds a call may take; `start` and `kill` are for level durable. `memory`
+    is how many bytes the process may take, 0 for any number."""
 
     task: str
     subject: str
@@ -63,6 +65,7 @@ class Plan:
     level: str = "core"
     start: str = ""
     kill: bool = False
+    memory: int = 0
 
 
 #: Where `tell` writes: once `main` runs, a stream that nothing else in this process has.
@@ -149,9 +152,10 @@ def _counts(session: Session | RefSession) -> dict[str, Any]:
     }
 
 
-def _tell_finding(finding: Finding | RefFinding | None) -> None:
+def _tell_finding(finding: Finding | RefFinding | None, after: tuple[int, float] = (1, 0.0)) -> None:
+    """Tell what was found, after so many histories and seconds."""
     if finding is not None:
-        tell("finding", finding=encode_finding(finding))
+        tell("finding", finding=encode_finding(finding), after=after)
 
 
 def _smoke(session: Session | RefSession) -> None:
@@ -209,7 +213,7 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
         search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
         drawn += count
     search.shorten()
-    _tell_finding(search.best)
+    _tell_finding(search.best, search.found_after)
 
 
 def main() -> None:
@@ -217,6 +221,8 @@ def main() -> None:
     _keep_output()
     _end_with_parent(int(sys.argv[2]))
     plan = Plan(**json.loads(sys.argv[1]))
+    if plan.memory:
+        resource.setrlimit(resource.RLIMIT_AS, (plan.memory, plan.memory))
     try:
         run(plan)
     except CannotRun as error:

@@ -12,7 +12,7 @@ from snapspec.conformance.memory import Disk, MemorySnapshotter, MemoryStore
 from snapspec.conformance.refs_subject import Contents, RefsAdapter
 from snapspec.conformance.subjects.base import PortSubject, Subject
 from snapspec.conformance.subjects.prefixed import Prefixed
-from snapspec.impl.manager import Manager
+from snapspec.impl.manager import Manager, open_manager
 from snapspec.impl.metadata import Store, open_store
 from snapspec.impl.ports import Snapshotter
 from snapspec.impl.ref_errors import RefError
@@ -105,16 +105,24 @@ class RealGround:
 
 
 class RefsSubject:
-    """The manager over the driver of another subject; `stores` is a directory for its stores. Every method may raise CannotRun.
+    """The manager that `open_with` opens, over the driver of another subject. Every method may raise CannotRun.
 
-    Over the model everything but the manager is in memory, so that every schedule can be run.
+    `stores` is a directory for its stores. Over the model all but the manager is in memory: every schedule can be run.
     """
 
-    def __init__(self, name: str, under: Subject, stores: Path, declared: Declared) -> None:
+    def __init__(
+        self,
+        name: str,
+        under: Subject,
+        stores: Path,
+        declared: Declared,
+        open_with: Callable[..., Awaitable[Manager]] = open_manager,
+    ) -> None:
         self.name = name
         self.under = under
         self.stores = stores
         self.declared = declared
+        self.open_with = open_with
         self.in_memory = not isinstance(under, PortSubject)
         self._histories = 0
 
