@@ -60,7 +60,7 @@ class _Late(Exception):
 
 
 def visit(exhibit: Exhibit, seed: int, budget: float, leaving: Callable[[], bool] = lambda: False) -> Seen:
-    """Run the checker on the exhibit, in a process of its own, for `budget` seconds at most; ends early when `leaving` says so."""
+    """Run the checker on the exhibit, in a process of its own, for `budget` seconds at most or until `leaving` says so."""
     until = time.monotonic() + budget + GRACE
 
     def progress(_: Run) -> None:
