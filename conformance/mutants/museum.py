@@ -15,11 +15,14 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding
 from snapspec.conformance.mutants import Exhibit
 from snapspec.conformance.ref_history import RefFinding
-from snapspec.conformance.run import Run, execute
+from snapspec.conformance.run import Run, execute, shorten_stuck
 from snapspec.conformance.worker import Plan
 
 #: Histories that a visit draws at most: the budget ends it before.
 EXAMPLES = 1_000_000
+
+#: Seconds that a call of an exhibit may take: fewer than elsewhere, for some do not answer.
+DEADLINE = 5.0
 
 #: Bytes that the process of one exhibit may take.
 MEMORY = 4 << 30
@@ -52,7 +55,7 @@ class Seen:
     def command(self) -> str:
         """What shows it again."""
         level = "" if self.exhibit.level == "core" else f" --level {self.exhibit.level}"
-        return f"snapspec check {self.exhibit.address}{level} --seed {self.seed} --jobs 1"
+        return f"snapspec check {self.exhibit.address}{level} --seed {self.seed} --jobs 1 --deadline {DEADLINE:g}s"
 
 
 class _Late(Exception):
@@ -67,9 +70,19 @@ def visit(exhibit: Exhibit, seed: int, budget: float, leaving: Callable[[], bool
         if leaving() or time.monotonic() > until:
             raise _Late
 
-    plan = Plan("check", exhibit.address, examples=EXAMPLES, budget=budget, seed=seed, level=exhibit.level, memory=MEMORY)
+    plan = Plan(
+        "check",
+        exhibit.address,
+        examples=EXAMPLES,
+        budget=budget,
+        seed=seed,
+        deadline=DEADLINE,
+        level=exhibit.level,
+        memory=MEMORY,
+    )
     try:
         run = execute([plan], progress)
+        shorten_stuck(run, plan, progress)
     except _Late:
         return Seen(exhibit, seed, trouble="it did not come to an end")
     return _seen(exhibit, seed, run)
