@@ -47,6 +47,9 @@ class BaseSearch(ABC, Generic[S, F]):
         `chance` is the seed of what is left to chance in them.
         """
 
+    def run_slow_scenarios(self, number: int = 0, workers: int = 1) -> None:
+        """Those that take so long that drawn histories come before them, if there are such."""
+
     @abstractmethod
     def machine(self) -> RuleBasedStateMachine:
         """One history to be drawn."""
@@ -57,6 +60,10 @@ class BaseSearch(ABC, Generic[S, F]):
 
     #: Steps of the machine in one drawn history.
     steps = 30
+
+    def length(self, batch: int) -> int:
+        """The steps in the histories of that batch."""
+        return self.steps
 
     def wanted(self) -> bool:
         """Whether another history may begin: Hypothesis asks before each."""
@@ -69,15 +76,18 @@ class BaseSearch(ABC, Generic[S, F]):
             self.best = finding
             self.found_after = self.session.histories, time.monotonic() - self.began
 
-    def run_batch(self, examples: int, number: int) -> None:
-        """Draw `examples` histories under the seed `number`, until one finds something. Raises what goes wrong in the kit."""
+    def run_batch(self, examples: int, number: int, batch: int = 0) -> None:
+        """Draw `examples` histories under the seed `number`, until one finds something; `batch` counts the batches.
+
+        Raises what goes wrong in the kit.
+        """
 
         def machine() -> RuleBasedStateMachine:
             return self.machine()
 
         drawn: Any = seed(number)(machine)
         try:
-            run_state_machine_as_test(drawn, settings=_settings(examples, self.steps))
+            run_state_machine_as_test(drawn, settings=_settings(examples, self.length(batch)))
         except Departure:
             return
         except Exception as error:

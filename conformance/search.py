@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, takewhile
 from typing import TypeVar
@@ -13,13 +13,16 @@ from snapspec.conformance.durable import InFlight, Restart, restart
 from snapspec.conformance.durable.restart import replay_surely
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.machines import SnapshotMachine
-from snapspec.conformance.scenarios import SCENARIOS
+from snapspec.conformance.scenarios import QUICK, SLOW
 from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.shorten import changed, fewer, shortest, with_less
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 
 T = TypeVar("T")
+
+#: Calls in the drawn histories of one batch after another.
+LENGTHS = (6, 12, 30, 60)
 
 
 class Search(BaseSearch[Session, Finding]):
@@ -28,13 +31,27 @@ class Search(BaseSearch[Session, Finding]):
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
         """See `BaseSearch`; nothing in these is left to chance."""
         restarts = self.session.subject.restarts
-        written = restart.scenarios(restarts == "kill", self.limits) if restarts else SCENARIOS
-        for make in written[number::workers]:
+        self._run(restart.scenarios(restarts == "kill", self.limits)[number::workers] if restarts else QUICK[number::workers])
+
+    def run_slow_scenarios(self, number: int = 0, workers: int = 1) -> None:
+        """See `BaseSearch`."""
+        self._run(() if self.session.subject.restarts else SLOW[number::workers])
+
+    def _run(self, written: Sequence[Callable[[], Iterator[Operation]]]) -> None:
+        for make in written:
             if self.wanted():
-                calls = (op for op in make() if type(op).__name__.lower() not in self.limits.without)
+                calls = filter(self._possible, make())
                 found = scenario(self.session, takewhile(lambda _: self.wanted(), calls))
                 if found is not None:
                     self.found(found)
+
+    def _possible(self, op: Operation) -> bool:
+        reopens = self.session.subject.reopens or type(op) is not ops.Reopen
+        return reopens and type(op).__name__.lower() not in self.limits.without
+
+    def length(self, batch: int) -> int:
+        """See `BaseSearch`: some short ones, in which a fault shows soon, then all lengths in turn."""
+        return LENGTHS[batch % len(LENGTHS)]
 
     def machine(self) -> SnapshotMachine:
         """See `BaseSearch`."""

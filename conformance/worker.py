@@ -39,6 +39,9 @@ from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
 
+#: Histories that one process draws before the slow scenarios: where there are so many to draw, and time enough.
+EARLY = 4 * BATCH
+
 #: Holds the signal that has told this process to end.
 _told_to_end: list[int] = []
 
@@ -195,7 +198,8 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
             told = time.monotonic()
             tell("progress", **_counts(session), shrinking=search.best is not None)
 
-    until = time.monotonic() + plan.budget if plan.budget else float("inf")
+    began = time.monotonic()
+    until, halfway = (began + plan.budget, began + plan.budget / 2) if plan.budget else (float("inf"), float("inf"))
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
     search: Search | RefSearch
     if isinstance(session, RefSession):
@@ -206,14 +210,21 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     if isinstance(search, RefSearch):
         for name, count in search.schedules.items():
             tell("line", text=f"{name}: every one of {count} schedules")
-    drawn = 0
-    while search.best is None and search.wanted() and drawn < plan.examples:
-        count = min(BATCH, plan.examples - drawn)
-        # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
-        search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
-        drawn += count
+    drawn = _draw(plan, search, 0, min(EARLY, plan.examples), halfway)
+    search.run_slow_scenarios(plan.number, plan.workers)
+    _draw(plan, search, drawn, plan.examples, until)
     search.shorten()
     _tell_finding(search.best, search.found_after)
+
+
+def _draw(plan: Plan, search: Search | RefSearch, drawn: int, examples: int, until: float) -> int:
+    """Draw histories, after the first `drawn` ones, up to `examples` or until that moment; gives how many there are then."""
+    while search.best is None and search.wanted() and drawn < examples and time.monotonic() < until:
+        count = min(BATCH, examples - drawn)
+        # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
+        search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn, drawn // BATCH)
+        drawn += count
+    return drawn
 
 
 def main() -> None:
