@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from snapspec.impl.errors import FailedPrecondition
 from snapspec.impl.layout import make_directory
 from snapspec.impl.loopback import Pool
 from snapspec.impl.mounts import remove_tree
@@ -162,12 +162,17 @@ class OpensOnce(OverlaySnapshotter):
 
 
 class NeedsEachDirectory(OverlaySnapshotter):
-    """The store does not open when the directory of a record is missing."""
+    """A directory that is empty is not kept at close, and the store does not open without it."""
 
-    def _mend(self) -> None:
-        missing = {record.id for record in self._records.all()} - self._layout.numbers()
-        if missing:
-            raise FailedPrecondition(f"the directories of the snapshots {missing} are missing")
+    def _load(self) -> None:
+        if os.path.lexists(self._layout.records):
+            os.listdir(f"{self._layout.root}/trash")
+        super()._load()
+
+    def _stop(self) -> None:
+        with suppress(OSError):
+            os.rmdir(f"{self._layout.root}/trash")
+        super()._stop()
 
 
 class CommitUnsynced(OverlaySnapshotter):
