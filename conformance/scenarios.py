@@ -73,7 +73,7 @@ def _filters() -> Iterator[tuple[str, ...]]:
         "name": ("one", "absent"),
         "parent": ("one", '""'),
         "kind": ("active", "view", "committed"),
-        "labels.a": ("1", '""'),
+        "labels.a": ("1", "2"),
     }
     for field, some in values.items():
         yield (field,)
@@ -139,6 +139,7 @@ def _one_of_each() -> Iterator[Operation]:
     """An active snapshot, a view, and a committed one without children; `viewed`, `written` and `base` have one child each."""
     for name, parent in (("viewed", ""), ("written", ""), ("base", ""), ("leaf", "base")):
         yield ops.Prepare("making", parent)
+        yield ops.Write("making", (MakeFile(name),))
         yield ops.Commit(name, "making", (("a", "1"),))
     yield ops.View("view", "viewed", (("a", "1"),))
     yield ops.Prepare("active", "written", (("a", "1"),))

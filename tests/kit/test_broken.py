@@ -29,7 +29,7 @@ pytestmark = pytest.mark.root
 
 #: Broken drivers that are found at once, each with the clause that its finding names.
 SOON = {
-    "key_before_parent": "SNAP-PREPARE-1",
+    "key_before_parent": "SNAP-PREPARE-2",
     "key_stays_taken": "SNAP-FAIL-1",
     "shared_upper": "SNAP-MOUNTS-8",
     "returned_list_grows": "SNAP-HOLD-1",
@@ -37,7 +37,7 @@ SOON = {
     "commit_keeps_created": "SNAP-TIME-1",
     "commit_to_its_own_key": "SNAP-COMMIT-2",
     "remove_over_views": "SNAP-REMOVE-2",
-    "writable_views": "SNAP-MOUNTS-8",
+    "writable_views": "SNAP-MOUNTS-5",
     "committed_has_mounts": "SNAP-MOUNTS-2",
     "later_list_differs": "SNAP-MOUNTS-3",
     "lower_dropped": "SNAP-MOUNTS-6",
