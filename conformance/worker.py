@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -53,6 +54,9 @@ from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
 
+#: Histories that one process draws before the slow scenarios: where there are so many to draw, and time enough.
+EARLY = 4 * BATCH
+
 #: Holds the signal that has told this process to end.
 _told_to_end: list[int] = []
 
@@ -63,7 +67,8 @@ LAST_RESORT = 25
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
-    what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable."""
+    what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable. `memory`
+    is how many bytes the process may take, 0 for any number."""
 
     task: str
     subject: str
@@ -79,6 +84,7 @@ class Plan:
     start: str = ""
     kill: bool = False
     power: bool = False
+    memory: int = 0
 
 
 #: Where `tell` writes: once `main` runs, a stream that nothing else in this process has.
@@ -235,9 +241,10 @@ def _counts(session: Session | RefSession) -> dict[str, Any]:
     }
 
 
-def _tell_finding(finding: Finding | RefFinding | None) -> None:
+def _tell_finding(finding: Finding | RefFinding | None, after: tuple[int, float] = (1, 0.0)) -> None:
+    """Tell what was found, after so many histories and seconds."""
     if finding is not None:
-        tell("finding", finding=encode_finding(finding))
+        tell("finding", finding=encode_finding(finding), after=after)
 
 
 def _smoke(session: Session | RefSession) -> None:
@@ -281,7 +288,8 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
             told = time.monotonic()
             tell("progress", **_counts(session), shrinking=search.best is not None)
 
-    until = time.monotonic() + plan.budget if plan.budget else float("inf")
+    began = time.monotonic()
+    until, halfway = (began + plan.budget, began + plan.budget / 2) if plan.budget else (float("inf"), float("inf"))
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
     search: Search | RefSearch
     if isinstance(session, RefKillSession):
@@ -296,14 +304,21 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     if isinstance(search, RefSearch):
         for name, count in search.schedules.items():
             tell("line", text=f"{name}: every one of {count} schedules")
-    drawn = 0
-    while search.best is None and search.wanted() and drawn < plan.examples:
-        count = min(BATCH, plan.examples - drawn)
-        # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
-        search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
-        drawn += count
+    drawn = _draw(plan, search, 0, min(EARLY, plan.examples), halfway)
+    search.run_slow_scenarios(plan.number, plan.workers)
+    _draw(plan, search, drawn, plan.examples, until)
     search.shorten()
-    _tell_finding(search.best)
+    _tell_finding(search.best, search.found_after)
+
+
+def _draw(plan: Plan, search: Search | RefSearch, drawn: int, examples: int, until: float) -> int:
+    """Draw histories, after the first `drawn` ones, up to `examples` or until that moment; gives how many there are then."""
+    while search.best is None and search.wanted() and drawn < examples and time.monotonic() < until:
+        count = min(BATCH, examples - drawn)
+        # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
+        search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn, drawn // BATCH)
+        drawn += count
+    return drawn
 
 
 def main() -> None:
@@ -311,6 +326,8 @@ def main() -> None:
     _keep_output()
     _end_with_parent(int(sys.argv[2]))
     plan = Plan(**json.loads(sys.argv[1]))
+    if plan.memory:
+        resource.setrlimit(resource.RLIMIT_AS, (plan.memory, plan.memory))
     try:
         run(plan)
     except CannotRun as error:

@@ -17,6 +17,8 @@ from snapspec.conformance.durable.reference import KilledReference
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.subject import FaultedReference, InProcess, into_memory
 from snapspec.conformance.machine import Surroundings
+from snapspec.conformance.mutants import Exhibit
+from snapspec.conformance.mutants.hall import find
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.abstract import ModelSubject
 from snapspec.conformance.subjects.base import Subject
@@ -25,6 +27,7 @@ from snapspec.conformance.subjects.python import PythonSubject, find_factory
 from snapspec.conformance.subjects.reference import ReferenceSubject, choose_ground
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
+from snapspec.impl.copy import CopySnapshotter
 from snapspec.model.guards import Door, Rebase
 from snapspec.model.refs import Declared
 from snapspec.model.state import Measure, Profile, RootMetadata
@@ -60,6 +63,7 @@ class Address:
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "ref": ("size", "fs", "plain"),
+    "mutant": (),
     "model": ("door", *DECLARED),
     "py": DECLARED,
     "containerd": ("snapshotter", "namespace", *DECLARED),
@@ -68,15 +72,25 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 FORMS = (
     "ref:overlay, ref:copy, model:, py:package.module:factory, containerd:SOCKET?snapshotter=NAME, plugin:SOCKET?snapshotter=NAME"
-    "; refs: before one of these, or refs:overlay, for a manager of refs over it"
+    "; refs: before one of these, or refs:overlay, for a manager of refs over it; mutant:NAME for a bug of the museum"
 )
 
 #: Before another address: the manager over that driver.
 REFS = "refs:"
 
+#: Before the name of an exhibit.
+MUTANT = "mutant:"
+
+
+def exhibit(text: str) -> Exhibit:
+    """The exhibit that an address names. CannotRun when there is none of that name."""
+    return find(text.removeprefix(MUTANT))
+
 
 def parse(text: str) -> Address:
     """Take an address apart. CannotRun, naming what would be right, for an unknown kind or option."""
+    if text.startswith(MUTANT):
+        return _parse(text, text, refs=bool(exhibit(text).over))
     if not text.startswith(REFS):
         return _parse(text, text, refs=False)
     driver = text.removeprefix(REFS)
@@ -102,6 +116,10 @@ def _parse(whole: str, text: str, *, refs: bool) -> Address:
 
 def make(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE) -> Subject | RefsSubject:
     """The subject, not yet started; its calls have `deadline` seconds. CannotRun for a place or a value that cannot be."""
+    if address.kind == "mutant" and address.refs:
+        shown = exhibit(address.text)
+        under = _driver(_parse(shown.over, shown.over, refs=False), surroundings, workspace, deadline)
+        return RefsSubject(address.text, under, workspace.scratch("refs"), Declared(), shown.manager)
     driver = _driver(address, surroundings, workspace, deadline)
     if not address.refs:
         return driver
@@ -232,6 +250,8 @@ def _driver(address: Address, surroundings: Surroundings, workspace: Workspace, 
     match address.kind:
         case "ref":
             return _reference(address, surroundings, workspace, contents, ReferenceSubject)
+        case "mutant":
+            return _mutant(address, surroundings, workspace, contents)
         case "model":
             return _model(address)
         case "py":
@@ -254,6 +274,16 @@ def _reference(
     size = _size(address, _LEAST[file_system])
     ground = choose_ground(address.place, _plain(address), surroundings)
     return kind(address.text, contents, workspace.scratch("store"), ground, size, file_system)
+
+
+def _mutant(address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents) -> Subject:
+    shown = exhibit(address.text)
+    driver = "copy" if issubclass(shown.driver, CopySnapshotter) else "overlay"
+    ground = choose_ground(driver, False, surroundings)
+    if ground.driver != driver:
+        raise CannotRun(f"{address.text} is an overlay driver, and here is none: {ground.why}")
+    size = _LEAST["ext4"]
+    return ReferenceSubject(address.text, contents, workspace.scratch("store"), ground, size, "ext4", shown.driver)
 
 
 #: The size of a pool that was given none.

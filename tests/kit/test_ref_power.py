@@ -18,7 +18,6 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.ref_session import RefDivergence
 from snapspec.conformance.report.text import finding_lines
-from snapspec.impl.manager import open_manager
 from snapspec.model import ref_durable, ref_ops
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.tree import MakeFile
@@ -96,7 +95,7 @@ def test_the_content_of_what_is_not_final_may_be_lost_and_that_of_what_is_final_
             disk.cut(images.Cut(moment, "none", 4096, frozenset()), here.image)
             layers = ref_durable.power_cut(recorded.layers[-1])
             assert set(layers.unsettled) == {"n"}
-            survivor = Survivor(ref_power.subject(here), here.runner, layers, open_manager)
+            survivor = Survivor(ref_power.subject(here), here.runner, layers)
             assert survivor.found() is None
             told.append([line[5:] for line in survivor.lines() if "read('look" in line])
     mutable, final = "read('look 1')", "read('look 2')"
