@@ -95,6 +95,9 @@ SCENARIOS = (
     Scenario("disk_usage, get_mutable, write", _IDLE_MUTABLE, (_USAGE, _REOPEN, ref_ops.Write("hx", _MORE))),
     Scenario("prune, prune", _IDLE_CHAIN, (_PRUNE, _PRUNE)),
     Scenario("prune, prune, get", _IDLE_CHAIN, (_PRUNE, _PRUNE, ref_ops.Get("d", "hg", "x"))),
+    Scenario("size, size of another", _CHAIN, (_SIZE, ref_ops.Size("hd"))),
+    Scenario("new over, prune of a child", (*_CHAIN, ref_ops.Release("hd")), (_NEW, _PRUNE)),
+    Scenario("restart", _CHAIN, (ref_ops.Restart(),)),
     Scenario("close, size, finalize", _PAIR, (ref_ops.Close(), _SIZE, _FINALIZE)),
     Scenario("close, commit, prune", _MUTABLE, (ref_ops.Close(), _COMMIT, _PRUNE)),
 )
