@@ -202,16 +202,27 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
         search = RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
     else:
         search = Search(session, limits, until, report)
-    search.run_scenarios(plan.number, plan.workers, plan.seed)
-    if isinstance(search, RefSearch):
-        for name, count in search.schedules.items():
-            tell("line", text=f"{name}: every one of {count} schedules")
     drawn = 0
-    while search.best is None and search.wanted() and drawn < plan.examples:
+
+    def draw() -> bool:
+        """Draw a batch, if one is still to be drawn."""
+        nonlocal drawn
         count = min(BATCH, plan.examples - drawn)
+        if count == 0 or not search.wanted():
+            return False
         # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
         search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
         drawn += count
+        return True
+
+    if isinstance(search, RefSearch):
+        search.between = draw
+    search.run_scenarios(plan.number, plan.workers, plan.seed)
+    if isinstance(search, RefSearch):
+        for name, schedules in search.schedules.items():
+            tell("line", text=f"{name}: every one of {schedules} schedules")
+    while draw():
+        pass
     search.shorten()
     _tell_finding(search.best, search.found_after)
 
