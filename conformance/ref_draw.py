@@ -132,7 +132,8 @@ def prelude(pick: Pick) -> tuple[RefOperation, ...]:
     layer = (ref_ops.New("n", "hn", "he"), ref_ops.Write("hn", (MakeFile("g", b"x"),)))
     held_twice = (ref_ops.Finalize("he"), ref_ops.Get("e", "hs", "es"))
     both = (*layer, ref_ops.Commit("hn", "d", "hd"))
-    return pick(((), pair, (*pair, *layer), (*pair, *held_twice), (*pair, *both), (*pair, ref_ops.Release("he"))))
+    begun = pick(((), pair, (*pair, *layer), (*pair, *held_twice), (*pair, *both), (*pair, ref_ops.Release("he"))))
+    return pick((begun, begun, begun, (*begun, ref_ops.Restart()))) if begun else begun
 
 
 def fewer_kinds(pick: Pick, limits: Limits) -> Limits:

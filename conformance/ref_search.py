@@ -15,7 +15,7 @@ from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, Scenario
 from snapspec.conformance.ref_session import RefDivergence, RefSession, play_again
 from snapspec.conformance.ref_watch import UNTOLD
 from snapspec.conformance.schedule import Budget, Choose, disturb_each, explore
-from snapspec.conformance.shorten import fewer, shortest, with_less
+from snapspec.conformance.shorten import changed, fewer, shortest, with_less
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.tree import MakeDirectory, MakeFile
@@ -31,8 +31,8 @@ SINGLY = (Budget(faults=1), Budget(cancels=1), Budget(holds=1), Budget(crash=Tru
 #: Schedules of each scenario for each of these, where all is in memory; over other drivers, which are slower, one.
 SAMPLE = 20
 
-#: The same for a first look at all scenarios, before one is run in every order.
-FIRST = 2
+#: The same undisturbed for a first look at all scenarios, before one is run in every order.
+FIRST = 6
 
 #: How often each scenario is run over such a driver with nothing held at gates.
 FREELY = 2
@@ -61,12 +61,8 @@ class RefSearch(BaseSearch[RefSession, RefFinding]):
         scenarios = (*SCENARIOS, *FIVE_CALLS)[number::workers]
         try:
             self.between()
-            for scenario in scenarios if self.session.subject.in_memory else ():
-                _run_by_chance(self, scenario, random.Random(f"{chance} first {scenario.name}"), (UNDISTURBED, *DISTURBED), FIRST)
-            for scenario in scenarios if self.session.subject.in_memory else ():
-                self.between()
-                for budget, restarts in product(SINGLY, (True, False)):
-                    disturb_each(partial(_once, self, scenario, budget=budget, restarts=restarts))
+            if self.session.subject.in_memory:
+                _look_first(self, scenarios, chance)
             for scenario in scenarios:
                 self.between()
                 _run_scenario(self, scenario, random.Random(f"{chance} {scenario.name}"))
@@ -113,14 +109,38 @@ class _Unwanted(Exception):
     """No more histories are wanted."""
 
 
+def _look_first(search: RefSearch, scenarios: Sequence[Scenario], chance: int) -> None:
+    """All scenarios in a few orders; then each of their calls by itself, disturbed once at every point, and tried again."""
+    for scenario in scenarios:
+        drawn = random.Random(f"{chance} first {scenario.name}")
+        _run_by_chance(search, scenario, drawn, (UNDISTURBED,), FIRST)
+        _run_by_chance(search, scenario, drawn, DISTURBED, 1)
+    search.between()
+    alone = dict.fromkeys(Scenario("alone", scenario.setup, (op,)) for scenario in scenarios for op in scenario.calls)
+    for number, scenario in enumerate(reversed(alone)):
+        if number % 10 == 0:
+            search.between()
+        for budget, restarts in product(SINGLY, (True, False)):
+            if not (budget.crash and restarts):  # it has one as it is
+                disturb_each(partial(_once, search, scenario, budget=budget, restarts=restarts, again=True))
+
+
 def _once(
-    search: RefSearch, scenario: Scenario, choose: Choose, budget: Budget = UNDISTURBED, restarts: bool | None = None
+    search: RefSearch,
+    scenario: Scenario,
+    choose: Choose,
+    budget: Budget = UNDISTURBED,
+    restarts: bool | None = None,
+    again: bool = False,
 ) -> None:
-    """The scenario once; every other time with a restart, where it is not said."""
+    """The scenario once, and the same calls `again` one by one; every other time with a restart, where it is not said."""
     if not search.wanted():
         raise _Unwanted
     often = search.session.histories % 2 == 1
-    play_scenario(search.session, scenario, budget, choose, restarts=often if restarts is None else restarts)
+    more = tuple(map(named_anew, scenario.calls)) if again else ()
+    if restarts or (restarts is None and often):
+        more += (ref_ops.Restart(),)
+    play_scenario(search.session, scenario, budget, choose, more)
 
 
 def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -> None:
@@ -144,14 +164,24 @@ def _run_by_chance(search: RefSearch, scenario: Scenario, drawn: random.Random, 
             _once(search, scenario, lambda choices: drawn.randrange(len(choices)), budget)
 
 
-def play_scenario(session: RefSession, scenario: Scenario, budget: Budget, choose: Choose, *, restarts: bool = False) -> None:
-    """The scenario as one history; where it `restarts`, a start before the end shows what is durable. Raises RefDivergence."""
+def named_anew(op: RefOperation) -> RefOperation:
+    """The call with other names for what it makes: the same call once more."""
+    makes = {"New": ("record", "handle"), "Get": ("handle", "fresh"), "GetMutable": ("handle",), "Commit": ("fresh", "given")}
+    for name in makes.get(type(op).__name__, ("given",) if isinstance(op, ref_ops.Parent) else ()):
+        op = changed(op, name, f"{getattr(op, name)} again")
+    return op
+
+
+def play_scenario(
+    session: RefSession, scenario: Scenario, budget: Budget, choose: Choose, more: Sequence[RefOperation] = ()
+) -> None:
+    """The scenario as one history, after which come `more` calls, one by one. Raises RefDivergence."""
     session.begin()
     for op in scenario.setup:
         session.play((op,), Budget(), choose)
     session.play(scenario.calls, budget, choose)
-    if restarts:
-        session.play((ref_ops.Restart(),), Budget(), choose)
+    for op in more:
+        session.play((op,), Budget(), choose)
     session.end()
 
 

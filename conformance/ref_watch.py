@@ -119,6 +119,8 @@ class RefWatch:
         self._tested: list[tuple[str, ...]] = []
         self._answered: dict[str, None] = {"REF-POINT-3": None}
         """The clauses of the calls that have answered since the records were last looked at, those that only look aside."""
+        self._last = UNTOLD
+        """The clause of the last answer."""
         self._moved = True
         """A call has answered since then."""
         self._behind = False
@@ -153,9 +155,13 @@ class RefWatch:
         self._go((call, told), lambda belief: linear.respond(belief, call, came))
         clauses = self._known.belief.clauses
         self._tested.append(clauses)
-        if clauses and not isinstance(op, LOOKS):
+        if clauses:
             refused = isinstance(came, RefFailed) and not ref_replies.breaks_off(came)
-            self._answered["REF-ERROR-4" if refused else clauses[0]] = None
+            self._last = "REF-ERROR-4" if refused else clauses[0]
+            if isinstance(op, ref_ops.Restart):
+                self._answered.clear()
+            if not (refused or isinstance(op, LOOKS)):
+                self._answered[self._last] = None
         self._moved = True
         if isinstance(op, ref_ops.Restart) and isinstance(came, RefReturned):
             self._behind = False
@@ -187,7 +193,7 @@ class RefWatch:
             raise Unsound("REF-NOTE-1", f"nothing in the store names these snapshots: {sorted(unnoted)}")
         if self._moved and not self._open and not self._behind:
             records = self._world.records()
-            clause = next(iter(self._answered)) if len(self._answered) == 1 else UNTOLD
+            clause = UNTOLD if len(self._answered) > 1 else next(iter(self._answered), self._last)
             self._go(("rest", *records.items()), lambda belief: _refined(belief, records, clause))
             self._tested.append(("REF-POINT-3", "REF-NOTE-1"))
             self._answered, self._moved = {}, False
@@ -257,12 +263,16 @@ def _departure(state: RefState, records: Records, clause: str) -> Mismatch | Non
     for name in sorted({*state.records, *records}):
         expected, came = state.records.get(name), records.get(name)
         if expected is None or came is None:
+            if clause == "REF-OPEN-1" and expected is None:
+                clause = "REF-OPEN-2"  # what was left to be done at the start was not
             return Mismatch(clause, f"{_word(expected)} record {name!r}", f"{_word(came)} one")
         record, handles = came
         open_ones = sum(handle.open and handle.record == name for handle in state.handles.values())
         wrong = _size_departure(state, name, record.size)
         if wrong is not None:
             return wrong
+        if expected.equal in records and expected.equal and not record.equal:
+            clause = "REF-PAIR-1"
         if (replace(record, size=expected.size), handles) != (expected, open_ones):
             return Mismatch(clause, f"{name!r}: {expected}, {open_ones} handles", f"{record}, {handles} handles")
     return None

@@ -134,7 +134,7 @@ def judge(outcome: RefOutcome | Broken, response: RefAnswer) -> RefJudgement:
     if isinstance(outcome.reply, TellsSize):
         # A cancellation, or an error of the scan, in which this caller has no part; else an error of a race.
         clause = "REF-SIZE-5" if breaks_off(response) else "REF-SIZE-4"
-    elif clause in ("REF-FINAL-1", "REF-FINAL-2") and breaks_off(response):
+    elif clause in ("REF-FINAL-1", "REF-FINAL-2", "REF-MOUNT-3", "REF-NEW-2") and breaks_off(response) == "fault":
         clause = "REF-FINAL-3"  # nothing has disturbed this one: it is a retry, or as good as one
     elif clause == "REF-USAGE-1" and breaks_off(response):
         clause = "REF-USAGE-3"

@@ -126,7 +126,10 @@ class CommittedTwice(Ledger):
 
 
 class HalfFinal(Ledger):
-    """When M's metadata cannot be removed the link stays, and a retry commits a key that is gone."""
+    """When M's metadata cannot be removed the link stays, and a retry commits a key that is gone. See `HalfFinalRef`."""
+
+    def give(self, record: Record) -> ImmutableRef:
+        return HalfFinalRef(self, record)
 
     async def finalize(self, record: Record) -> None:
         record.undecided = True
@@ -138,6 +141,18 @@ class HalfFinal(Ledger):
                 record.equal = None
         finally:
             record.undecided = False
+
+
+class HalfFinalRef(ImmutableRef):
+    """To read, what is half final is mounted by a view."""
+
+    async def mount(self, readonly: bool = True) -> tuple[Mount, ...]:
+        try:
+            return await super().mount(readonly)
+        except NotFound:
+            if not readonly:
+                raise
+            return await self._view()
 
 
 class DropsMLater(Ledger):
@@ -498,7 +513,7 @@ REFS: tuple[Exhibit, ...] = (
         "M is found for a while after it was finalized",
         "BuildKit 4a9142223 until d4a82e458 (#199), 2017-09 to 2017-12",
         "REF-FINAL-1",
-        "REF-FINAL-3",
+        "REF-PAIR-1",
         ledger=DropsMLater,
     ),
     _row(
@@ -587,7 +602,7 @@ REFS: tuple[Exhibit, ...] = (
         "d07",
         "a disk_usage that fails keeps a handle",
         _buildkit("f1223ede9 (#3851)", "2023-05"),
-        "REF-USAGE-2",
+        "REF-USAGE-3",
         "REF-PRUNE-1",
         manager=KeepsWhatItMeasures,
     ),
@@ -604,6 +619,7 @@ REFS: tuple[Exhibit, ...] = (
         "who joins late is told the cancellation of others",
         _buildkit("e56e7ba46 (#1891)", "2020-12"),
         "REF-SIZE-5",
+        "REF-USAGE-3",
         ledger=flying(JoinsTheCancelled),
     ),
     _row(
@@ -617,7 +633,7 @@ REFS: tuple[Exhibit, ...] = (
         "e09",
         "sizes of different records share one call",
         _buildkit("23ec51611 (#2273)", "2021-07"),
-        "REF-SIZE-1",
+        "REF-SIZE-2",
         "REF-SIZE-4",
         ledger=OneFlightForAll,
     ),
@@ -626,6 +642,7 @@ REFS: tuple[Exhibit, ...] = (
         "size reads the driver's key before it waits and uses it after a finalize",
         "the seed, lines 70-92",
         "REF-SIZE-4",
+        "REF-USAGE-3",
         ledger=UsageOfTheKeyThatWas,
     ),
 )

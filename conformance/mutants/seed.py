@@ -25,8 +25,8 @@ What it does, by the lines of the seed as appendix A of spec.md counts them; in 
 - 251-254: a list is made read-only by ro alone [c04]
 
 Of its neighbours: a new whose finalize fails goes on holding the parent [a07]; disk_usage shows -1 for what it does not know
-[d06], and keeps a handle when it fails [d07]; a start takes each error of the driver for a loss [i04]; who joins a shared call may
-be told that of others [e01, e04].
+[d06], and keeps a handle when it fails [d07]; a start takes each error of the driver for a loss [i04]; who joins a shared call
+may be told that of others [e01, e04].
 
 Not here: prune, which the seed has not (the reference's is used: it shows what the others do), and lists that are changed in
 place (130-131, 255-258): the driver of the exhibit gives each caller its own, and a manager in Python gives out tuples.

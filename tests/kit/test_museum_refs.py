@@ -1,0 +1,63 @@
+"""The exhibits of managers of refs are found, by a clause that they break and by a short history; the reference shows nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from ref_sessions import in_memory
+
+from snapspec.conformance.draw import Limits
+from snapspec.conformance.files import permits
+from snapspec.conformance.mutants import Exhibit
+from snapspec.conformance.mutants.museum import length, visit
+from snapspec.conformance.mutants.refs import REFS
+from snapspec.conformance.mutants.refs_durable import REFS_DURABLE
+from snapspec.conformance.mutants.seed import SEED
+from snapspec.conformance.ref_search import RefSearch
+from snapspec.conformance.ref_session import play_again
+
+ALL = {exhibit.name: exhibit for exhibit in (*SEED, *REFS, *REFS_DURABLE)}
+
+#: Found by every seed within a second or so of one core; they are of each kind.
+SOON = ("seed", "seed-noted", "a05", "b01", "c03", "d05", "e05", "f01", "h02", "i01")
+
+
+def searched(exhibit: Exhibit, directory: Path, chance: int) -> RefSearch:
+    """The search of one process, as `snapspec check` goes about it."""
+    numbers = iter(range(chance, chance + 1000))
+    search = RefSearch(in_memory(exhibit.manager), Limits(permits(str(directory))), time.monotonic() + 60, lambda: None)
+    search.between = lambda: search.run_batch(25, next(numbers))
+    search.run_scenarios(chance=chance)
+    search.shorten()
+    return search
+
+
+@pytest.mark.parametrize("name", SOON)
+def test_an_exhibit_is_found_soon(name: str, tmp_path: Path) -> None:
+    exhibit = ALL[name]
+    best = searched(exhibit, tmp_path, chance=1).best
+    assert best is not None
+    assert best.clause in exhibit.clauses, best.told
+    assert length(best) <= 8
+    again = play_again(in_memory(exhibit.manager), best)
+    assert again is not None
+    assert again.clause == best.clause
+    assert play_again(in_memory(), best) is None
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name", ALL)
+def test_every_exhibit_is_found_by_a_clause_that_it_breaks(name: str, seed: int) -> None:
+    seen = visit(ALL[name], seed, budget=60.0)
+    assert not seen.trouble
+    assert seen.right, seen.clause
+    assert seen.length <= 8
+
+
+def test_an_exhibit_has_a_name_of_its_own_and_one_or_two_clauses() -> None:
+    assert len(ALL) == len((*SEED, *REFS, *REFS_DURABLE))
+    assert {len(exhibit.clauses) for exhibit in ALL.values()} <= {1, 2}
+    assert {exhibit.over for exhibit in ALL.values()} == {"model:"}
