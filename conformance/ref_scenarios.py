@@ -99,15 +99,17 @@ SCENARIOS = (
     Scenario("prune, prune", _IDLE_CHAIN, (_PRUNE, _PRUNE)),
     Scenario("prune, prune, get", _IDLE_CHAIN, (_PRUNE, _PRUNE, ref_ops.Get("d", "hg", "x"))),
     Scenario("release of the view, get", _SEEN, (_RELEASE, ref_ops.Get("e", "hg", "eg"))),
-    Scenario("release, read through the view", _SEEN_TWICE, (_RELEASE, ref_ops.Read("h2"))),
+    Scenario("release, read through the view, new", _SEEN_TWICE, (_RELEASE, ref_ops.Read("h2"), ref_ops.New("n", "hn"))),
     Scenario("prune, get of a final E", (*_SEEN, _RELEASE), (_PRUNE, ref_ops.Get("e", "hg", "eg"))),
     Scenario("size, size of another", _CHAIN, (_SIZE, ref_ops.Size("hd"))),
     Scenario("new over, prune of a child", (*_CHAIN, ref_ops.Release("hd")), (_NEW, _PRUNE)),
     Scenario("finalize of what a start has found, prune", _FOUND, (ref_ops.Finalize("hf"), _PRUNE)),
-    Scenario("restart", _CHAIN, (ref_ops.Restart(),)),
     Scenario("close, size, finalize", _PAIR, (ref_ops.Close(), _SIZE, _FINALIZE)),
     Scenario("close, commit, prune", _MUTABLE, (ref_ops.Close(), _COMMIT, _PRUNE)),
 )
+
+#: Of one call, that nothing overlaps with: it is disturbed.
+STARTS = (Scenario("restart", _CHAIN, (ref_ops.Restart(),)),)
 
 #: Of five calls: thousands of schedules each, and some ten times as many for each kind of disturbance.
 FIVE_CALLS = (

@@ -11,7 +11,7 @@ from itertools import chain, product
 from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.ref_history import Burst, RefFinding, size
 from snapspec.conformance.ref_machine import RefMachine
-from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, Scenario
+from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, STARTS, Scenario
 from snapspec.conformance.ref_session import RefDivergence, RefSession, play_again
 from snapspec.conformance.ref_watch import UNTOLD
 from snapspec.conformance.schedule import Budget, Choose, disturb_each, explore
@@ -117,12 +117,12 @@ def _look_first(search: RefSearch, scenarios: Sequence[Scenario], chance: int) -
         _run_by_chance(search, scenario, drawn, DISTURBED, 1)
     search.between()
     alone = dict.fromkeys(Scenario("alone", scenario.setup, (op,)) for scenario in scenarios for op in scenario.calls)
-    for number, scenario in enumerate(reversed(alone)):
+    for number, scenario in enumerate((*STARTS, *reversed(alone))):
         if number % 10 == 0:
             search.between()
-        for budget, restarts in product(SINGLY, (True, False)):
+        for budget, (again, restarts) in product(SINGLY, ((True, True), (False, True), (True, False))):
             if not (budget.crash and restarts):  # it has one as it is
-                disturb_each(partial(_once, search, scenario, budget=budget, restarts=restarts, again=True))
+                disturb_each(partial(_once, search, scenario, budget=budget, restarts=restarts, again=again))
 
 
 def _once(

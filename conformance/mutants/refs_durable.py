@@ -328,7 +328,7 @@ REFS_DURABLE: tuple[Exhibit, ...] = (
         "a marked record is found until its snapshot is gone",
         _buildkit("f3af4fbbf (#249)", "2017-12"),
         "REF-PRUNE-2",
-        "REF-ERROR-2",
+        "REF-PRUNE-1",
         manager=FoundUntilRemoved,
     ),
     _row(

@@ -73,7 +73,7 @@ WRONG = {
     "a handle too many": ({"m": (M, 1), "e": (E, 1)}, "REF-FINAL-3"),
     "no handle": ({"m": (M, 0), "e": (E, 0)}, "REF-FINAL-3"),
     "another parent": ({"m": (M, 0), "e": (replace(E, parent="m"), 1)}, "REF-FINAL-3"),
-    "no link": ({"m": (M, 0), "e": (replace(E, equal=""), 1)}, "REF-FINAL-3"),
+    "no link": ({"m": (M, 0), "e": (replace(E, equal=""), 1)}, "REF-PAIR-1"),
     "a size that cannot be": ({"m": (M, 0), "e": (replace(E, size=0), 1)}, "REF-SIZE-4"),
     "a size of M": ({"m": (replace(M, size=FULL), 0), "e": (E, 1)}, "REF-SIZE-4"),
 }
@@ -118,7 +118,7 @@ def test_after_a_fault_the_records_are_looked_at_again_when_the_manager_has_star
     watch.quiet()
     watch.invoke(9, ref_ops.Restart())
     watch.respond(9, RefReturned())
-    with pytest.raises(RefDiverged, match="REF-POINT-3"):
+    with pytest.raises(RefDiverged, match="REF-OPEN-1"):
         watch.quiet()
 
 
