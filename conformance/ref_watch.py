@@ -265,6 +265,8 @@ def _departure(state: RefState, records: Records, clause: str) -> Mismatch | Non
         if expected is None or came is None:
             if clause == "REF-OPEN-1" and expected is None:
                 clause = "REF-OPEN-2"  # what was left to be done at the start was not
+            elif clause == "REF-PRUNE-3":
+                clause = "REF-PRUNE-1"  # not the report is wrong, but what was removed
             return Mismatch(clause, f"{_word(expected)} record {name!r}", f"{_word(came)} one")
         record, handles = came
         open_ones = sum(handle.open and handle.record == name for handle in state.handles.values())

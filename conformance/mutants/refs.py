@@ -1,4 +1,8 @@
-"""Exhibits of managers of refs, rows A to E: handles, pairs, views and lists, size, shared calls; each with one fault."""
+"""Exhibits of managers of refs, rows A to E: handles, pairs, views and lists, size, shared calls; each with one fault.
+
+Two rows of the list are no exhibits of their own. C10 (a mounter that mounts twice on one target) is about who mounts a list, which
+here is the caller and not a manager. G11 (a driver whose failed commit leaves a transaction open) is the fault of the driver s01.
+"""
 
 from __future__ import annotations
 
