@@ -1,19 +1,18 @@
-"""Exhibits of managers of refs, rows A to E: handles, pairs, views and lists, size, shared calls; each with one fault.
+"""Exhibits of managers of refs, rows A to C: handles, pairs, views and lists; each with one fault.
 
-Two rows of the list are no exhibits of their own. C10 (a mounter that mounts twice on one target) is about who mounts a list, which
-here is the caller and not a manager. G11 (a driver whose failed commit leaves a transaction open) is the fault of the driver s01.
+Two rows of the list are no exhibits of their own. C10 (a mounter that mounts twice on one target) is about who mounts a list,
+which here is the caller and not a manager. G11 (a driver whose failed commit leaves a transaction open) is the driver's s01.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from snapspec.conformance.mutants import Exhibit, Managers
-from snapspec.impl.errors import Canceled, NotFound, SnapshotError
-from snapspec.impl.flight import Flight, _Run
+from snapspec.conformance.mutants import Exhibit
+from snapspec.conformance.mutants.rows import buildkit, row
+from snapspec.impl.errors import NotFound
 from snapspec.impl.manager import Manager
 from snapspec.impl.ref_errors import Invalid, Locked, RefError
 from snapspec.impl.refs import ImmutableRef, Ledger, MutableRef, Record
@@ -165,6 +164,7 @@ class DropsMLater(Ledger):
     async def finalized(self, record: Record) -> None:
         mutable = record.halves[0]
         record.equal, mutable.equal, record.undecided = None, None, False
+        mutable.claims += 1  # prune leaves it to what is to come
         self._dropping = asyncio.create_task(self._drop_later(record, mutable))
 
     async def _drop_later(self, record: Record, mutable: Record) -> None:
@@ -288,204 +288,41 @@ class ReadOnlyForAll(Ledger):
         return OneList(self, record)
 
 
-# --- size
-
-
-class NothingForTheCancelled(Flight[str, int]):
-    """A waiter that leaves others behind has no value, and its value is looked at before its cancellation."""
-
-    async def run(self, key: str, work: Callable[[], Awaitable[int]]) -> int:
-        try:
-            return await super().run(key, work)
-        except asyncio.CancelledError:
-            if self._find(key) is not None:
-                raise TypeError("no value is no number") from None
-            raise
-
-
-def flying(kind: type[Flight[str, int]]) -> type[Ledger]:
-    """A ledger with shared calls of this kind."""
-
-    class Flying(Ledger):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args)  # type: ignore[arg-type]  # the same arguments
-            self._flight = kind()
-
-    return Flying
-
-
-class SizeLeavesTheLock(Ledger):
-    """When a size cannot be stored, its lock stays locked."""
-
-    async def _keep(self, record: Record, size: int) -> int:
-        await self._section.acquire()
-        await self._settle()
-        if record.size is None and not record.gone:
-            await self.write({record.id: record.entry() | {"size": str(size)}})
-            record.size = size
-        self._section.release()
-        return size
-
-
-class UnlocksTheUnlocked(Ledger):
-    """A failed scan of a record that was removed meanwhile gives up a lock that it does not have."""
-
-    async def _measure(self, record: Record) -> int:
-        try:
-            return await super()._measure(record)
-        except (SnapshotError, RefError):
-            if record.gone:
-                record.lock.release()
-            raise
-
-
-class SizeOfMKept(MutableRef):
-    """The size of an M is stored as if it were final."""
-
-    async def size(self) -> int:
-        with self._ledger.call():
-            self._check()
-            return await self._asked(self._ledger.size(self._record))
-
-
-class KeepsSizesOfM(Ledger):
-    """See `SizeOfMKept`."""
-
-    def give_mutable(self, record: Record) -> MutableRef:
-        return SizeOfMKept(self, record)
-
-
-class MinusOne(Manager):
-    """disk_usage shows the sign for an unknown size."""
-
-    def _size(self, record: Record, told: dict[Record, int]) -> int | None:
-        if record.halves[-1].mutable and not record.handles:
-            return -1
-        return super()._size(record, told)
-
-
-class KeepsWhatItMeasures(Manager):
-    """disk_usage has a handle on what it measures, and keeps it when that fails."""
-
-    async def _look(self, record: Record, told: dict[Record, int]) -> None:
-        try:
-            await super()._look(record, told)
-        except (SnapshotError, RefError):
-            if not record.halves[-1].mutable:
-                self._ledger.give(record.halves[-1])
-            raise
-
-
-class UsageOfTheKeyThatWas(Ledger):
-    """The driver's key is read before the wait and used after it, and what is not there counts nothing."""
-
-    async def usage(self, record: Record) -> int:
-        try:
-            return (await self.snapshotter.usage(record.halves[0].id)).size
-        except NotFound:
-            return 0
-
-
-# --- shared calls
-
-
-class RetryIsTold(Flight[str, int]):
-    """Who began the run finds it taken down when others have shared it, and is told so: they alone know to ask again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._shared: set[str] = set()
-
-    async def run(self, key: str, work: Callable[[], Awaitable[int]]) -> int:
-        mine = self._find(key) is None
-        if not mine:
-            self._shared.add(key)
-        value = await super().run(key, work)
-        if mine and key in self._shared:
-            self._shared.discard(key)
-            raise Canceled("retry")
-        return value
-
-
-class JoinsTheCancelled(Flight[str, int]):
-    """A run that all have left can be joined until it has ended, and gives the cancellation of others."""
-
-    def _find(self, key: str) -> _Run[int] | None:
-        return self._joinable.get(key)
-
-    def _abandon(self, key: str, run: _Run[int]) -> None:
-        run.task.cancel()
-
-
-class NeverOver(Ledger):
-    """What waits for the end of a scan's context waits for ever."""
-
-    async def _measure(self, record: Record) -> int:
-        self._waiting = asyncio.create_task(asyncio.Event().wait())
-        return await super()._measure(record)
-
-
-class OneFlightForAll(Ledger):
-    """All sizes share one run, whatever record they are of."""
-
-    async def size(self, record: Record) -> int:
-        if record.size is not None:
-            return record.size
-        return await self._flight.run("size", lambda: self._measure(record))
-
-
 # --- all of them
 
-
-def _row(
-    name: str,
-    wrong: str,
-    where: str,
-    *clauses: str,
-    ledger: type[Ledger] = Ledger,
-    manager: type[Manager] = Manager,
-    level: str = "core",
-) -> Exhibit:
-    return Exhibit(name, wrong, where, clauses, level, over="model:", manager=Managers(ledger, manager))
-
-
-def _buildkit(commit: str, date: str) -> str:
-    return f"BuildKit until {commit}, {date}"
-
-
 REFS: tuple[Exhibit, ...] = (
-    _row(
+    row(
         "a01",
         "E has M's hold on the parent, none of its own",
-        _buildkit("63ce64346 (#249)", "2017-12"),
+        buildkit("63ce64346 (#249)", "2017-12"),
         "REF-COMMIT-2",
         "REF-PRUNE-1",
         ledger=OneHoldForBoth,
     ),
-    _row(
+    row(
         "a02",
         "the same for a pair that a start has found",
-        _buildkit("757795e55, d73e62f87", "after 2017-12"),
+        buildkit("757795e55, d73e62f87", "after 2017-12"),
         "REF-COMMIT-2",
         "REF-PRUNE-1",
         ledger=OneHoldForBothAtLoad,
         manager=LoadsOneHold,
     ),
-    _row(
+    row(
         "a04",
         "get_mutable looks at M's handle only, not at E's",
-        _buildkit("2ef097182 (#76)", "2017-07"),
+        buildkit("2ef097182 (#76)", "2017-07"),
         "REF-MUT-2",
         manager=LocksByMAlone,
     ),
-    _row(
+    row(
         "a05",
         "each get of an idle M commits once more",
-        _buildkit("8b09e89db (#79)", "2017-07"),
+        buildkit("8b09e89db (#79)", "2017-07"),
         "REF-GET-3",
         manager=CommitsAgain,
     ),
-    _row(
+    row(
         "a07",
         "a new whose finalize fails goes on holding the parent",
         "BuildKit, unfixed",
@@ -493,10 +330,10 @@ REFS: tuple[Exhibit, ...] = (
         "REF-PRUNE-1",
         manager=KeepsTheParent,
     ),
-    _row(
+    row(
         "a21", "a handle works after its release", "BuildKit, never checked", "REF-HANDLE-4", "REF-NEW-3", ledger=UsedAfterRelease
     ),
-    _row(
+    row(
         "b01",
         "commit does not ask whether M was committed",
         "BuildKit, unfixed",
@@ -504,15 +341,15 @@ REFS: tuple[Exhibit, ...] = (
         "REF-HANDLE-6",
         ledger=CommittedTwice,
     ),
-    _row(
+    row(
         "b02",
         "a finalize whose metadata cannot be written can never be done again",
-        _buildkit("4a9142223 (#130)", "2017-09"),
+        buildkit("4a9142223 (#130)", "2017-09"),
         "REF-FINAL-3",
         "REF-NOTE-1",
         ledger=HalfFinal,
     ),
-    _row(
+    row(
         "b03",
         "M is found for a while after it was finalized",
         "BuildKit 4a9142223 until d4a82e458 (#199), 2017-09 to 2017-12",
@@ -520,133 +357,48 @@ REFS: tuple[Exhibit, ...] = (
         "REF-PAIR-1",
         ledger=DropsMLater,
     ),
-    _row(
+    row(
         "b13",
         "mount to write of E does not finalize it",
         "BuildKit's documented semantics, which others have missed",
         "REF-MOUNT-3",
         ledger=NotFinalByMount,
     ),
-    _row(
+    row(
         "c01",
         "the shared view goes with the first release",
-        _buildkit("41be7f1ab (#204)", "2017-12"),
+        buildkit("41be7f1ab (#204)", "2017-12"),
         "REF-MOUNT-5",
         "REF-COMMIT-3",
         ledger=ViewOfTheFirst,
     ),
-    _row(
+    row(
         "c02",
         "a release fails, and the handle stays, when the view cannot be removed",
-        _buildkit("41be7f1ab (#204)", "2017-12"),
+        buildkit("41be7f1ab (#204)", "2017-12"),
         "REF-HANDLE-2",
         ledger=BlockedRelease,
     ),
-    _row(
+    row(
         "c03",
         "a view is known to nobody after a crash",
-        _buildkit("7390a41a5 (#1176)", "2019-09"),
+        buildkit("7390a41a5 (#1176)", "2019-09"),
         "REF-NOTE-1",
         ledger=ViewInMemory,
     ),
-    _row(
+    row(
         "c04",
         "a list that was made read-only keeps its upper directory",
-        _buildkit("7beb0bb72 (#1100)", "2019-07"),
+        buildkit("7beb0bb72 (#1100)", "2019-07"),
         "REF-MOUNT-1",
         ledger=ReadOnlyWithUpper,
     ),
-    _row(
+    row(
         "c08",
         "a list is made read-only in place, for all who have it",
-        _buildkit("9321ec2f8", "2021-10"),
+        buildkit("9321ec2f8", "2021-10"),
         "REF-MOUNT-6",
         "REF-MOUNT-1",
         ledger=ReadOnlyForAll,
-    ),
-    _row(
-        "d01",
-        "a waiter for a size that is cancelled has no value, which is looked at first",
-        _buildkit("8cd41468c (#1511)", "2020-05"),
-        "REF-SIZE-5",
-        "REF-ERROR-1",
-        ledger=flying(NothingForTheCancelled),
-    ),
-    _row(
-        "d02",
-        "a size that cannot be stored leaves a lock locked",
-        _buildkit("a7e72f85e (#357)", "2018-04"),
-        "REF-ERROR-5",
-        ledger=SizeLeavesTheLock,
-    ),
-    _row(
-        "d03",
-        "a failed size of a record that is gone unlocks what it has not locked",
-        _buildkit("a7e72f85e (#357)", "2018-04"),
-        "REF-SIZE-4",
-        "REF-ERROR-1",
-        ledger=UnlocksTheUnlocked,
-    ),
-    _row(
-        "d05",
-        "the size of an M is stored at the first question",
-        _buildkit("a9f1980eb (#2316)", "2021"),
-        "REF-SIZE-6",
-        "REF-SIZE-4",
-        ledger=KeepsSizesOfM,
-    ),
-    _row(
-        "d06",
-        "disk_usage shows an idle M with -1 bytes",
-        _buildkit("2ef097182 (#76)", "2017-07"),
-        "REF-USAGE-3",
-        manager=MinusOne,
-    ),
-    _row(
-        "d07",
-        "a disk_usage that fails keeps a handle",
-        _buildkit("f1223ede9 (#3851)", "2023-05"),
-        "REF-USAGE-3",
-        "REF-PRUNE-1",
-        manager=KeepsWhatItMeasures,
-    ),
-    _row(
-        "e01",
-        "who began a shared call is told to ask again",
-        _buildkit("5cbe15436 (#88)", "2017-07"),
-        "REF-SIZE-5",
-        "REF-USAGE-3",
-        ledger=flying(RetryIsTold),
-    ),
-    _row(
-        "e04",
-        "who joins late is told the cancellation of others",
-        _buildkit("e56e7ba46 (#1891)", "2020-12"),
-        "REF-SIZE-5",
-        "REF-USAGE-3",
-        ledger=flying(JoinsTheCancelled),
-    ),
-    _row(
-        "e05",
-        "what waits for the end of a scan waits for ever",
-        _buildkit("463fc8d1b (#1316)", "2020-01"),
-        "REF-CLOSE-1",
-        ledger=NeverOver,
-    ),
-    _row(
-        "e09",
-        "sizes of different records share one call",
-        _buildkit("23ec51611 (#2273)", "2021-07"),
-        "REF-SIZE-2",
-        "REF-SIZE-4",
-        ledger=OneFlightForAll,
-    ),
-    _row(
-        "size-race",
-        "size reads the driver's key before it waits and uses it after a finalize",
-        "the seed, lines 70-92",
-        "REF-SIZE-4",
-        "REF-USAGE-3",
-        ledger=UsageOfTheKeyThatWas,
     ),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 
-from snapspec.conformance.mutants import Exhibit, Managers
+from snapspec.conformance.mutants import Exhibit
+from snapspec.conformance.mutants.rows import buildkit, row
 from snapspec.impl.errors import NotFound, SnapshotError
 from snapspec.impl.manager import Manager, PrunedRow
 from snapspec.impl.ref_errors import RefError
@@ -275,47 +276,31 @@ class QueueEmptiedFirst(Ledger):
 # --- all of them
 
 
-def _row(
-    name: str,
-    wrong: str,
-    where: str,
-    *clauses: str,
-    ledger: type[Ledger] = Ledger,
-    manager: type[Manager] = Manager,
-    level: str = "core",
-) -> Exhibit:
-    return Exhibit(name, wrong, where, clauses, level, over="model:", manager=Managers(ledger, manager))
-
-
-def _buildkit(commit: str, date: str) -> str:
-    return f"BuildKit until {commit}, {date}"
-
-
 REFS_DURABLE: tuple[Exhibit, ...] = (
-    _row(
+    row(
         "f01",
         "prune marks records in use too: they are gone after a restart",
-        _buildkit("87f43efda (#543)", "2018-07"),
+        buildkit("87f43efda (#543)", "2018-07"),
         "REF-OPEN-1",
         "REF-PRUNE-1",
         manager=MarksAll,
     ),
-    _row(
+    row(
         "f05",
         "prune removes what get takes up meanwhile",
-        _buildkit("5429fe1b6 (#2177)", "2021-06"),
+        buildkit("5429fe1b6 (#2177)", "2021-06"),
         "REF-PRUNE-1",
         "REF-PRUNE-3",
         manager=GetsWithoutLock,
     ),
-    _row(
+    row(
         "f13",
         "two prunes report the same record",
-        _buildkit("1c9b9c995 (#249)", "2017-12"),
+        buildkit("1c9b9c995 (#249)", "2017-12"),
         "REF-PRUNE-3",
         manager=ReportsWhatOthersRemove,
     ),
-    _row(
+    row(
         "f15",
         "a start brings back what was marked for removal",
         "BuildKit before its mark, 63ce64346 (#249), 2017-12",
@@ -323,66 +308,66 @@ REFS_DURABLE: tuple[Exhibit, ...] = (
         "REF-PRUNE-2",
         manager=TakesUpTheMarked,
     ),
-    _row(
+    row(
         "f17",
         "a marked record is found until its snapshot is gone",
-        _buildkit("f3af4fbbf (#249)", "2017-12"),
+        buildkit("f3af4fbbf (#249)", "2017-12"),
         "REF-PRUNE-2",
         "REF-PRUNE-1",
         manager=FoundUntilRemoved,
     ),
-    _row(
+    row(
         "g01",
         "finalize changes the records and the metadata while others are at them",
-        _buildkit("4a9142223 (#130)", "2017-09"),
+        buildkit("4a9142223 (#130)", "2017-09"),
         "REF-OPEN-1",
         "REF-SIZE-2",
         ledger=FinalWithoutSection,
     ),
-    _row(
+    row(
         "g03",
         "the parent's holds are changed while another call adds one",
-        _buildkit("195589044 (#1256)", "2019-11"),
+        buildkit("195589044 (#1256)", "2019-11"),
         "REF-NEW-4",
         "REF-PRUNE-1",
         ledger=ForgivesLostHolds,
         manager=HoldsReadTooSoon,
     ),
-    _row("h01", "a commit that fails leaves a record", "BuildKit, partly unfixed", "REF-COMMIT-4", ledger=KnownBeforeWritten),
-    _row(
+    row("h01", "a commit that fails leaves a record", "BuildKit, partly unfixed", "REF-COMMIT-4", ledger=KnownBeforeWritten),
+    row(
         "h02",
         "metadata are deleted before the snapshot",
-        _buildkit("63ce64346 (#249)", "2017-12"),
+        buildkit("63ce64346 (#249)", "2017-12"),
         "REF-NOTE-1",
         "REF-PRUNE-2",
         manager=MetadataFirst,
     ),
-    _row(
+    row(
         "h05",
         "a new that fails after the driver's prepare leaves the snapshot",
-        _buildkit("b9ec2bc4d", "2019"),
+        buildkit("b9ec2bc4d", "2019"),
         "REF-NOTE-1",
         "REF-POINT-2",
         manager=LeavesThePrepared,
     ),
-    _row(
+    row(
         "i01",
         "new is not written: a restart loses it, and its snapshot stays",
-        _buildkit("38ac00090 (#87)", "2017-07"),
+        buildkit("38ac00090 (#87)", "2017-07"),
         "REF-NOTE-1",
         "REF-OPEN-1",
         manager=NeverWritesM,
     ),
-    _row(
+    row(
         "i02",
         "after a crash inside finalize the start loses E",
-        _buildkit("eb935e525 (#2564)", "2022-01"),
+        buildkit("eb935e525 (#2564)", "2022-01"),
         "REF-OPEN-2",
         "REF-OPEN-1",
         ledger=LooksForMAlone,
         manager=StartsFromM,
     ),
-    _row(
+    row(
         "i04",
         "a passing error of the driver at the start removes records for ever",
         "BuildKit, unfixed",
@@ -391,7 +376,7 @@ REFS_DURABLE: tuple[Exhibit, ...] = (
         ledger=EveryErrorIsALoss,
         manager=DropsTheLost,
     ),
-    _row(
+    row(
         "j02",
         "memory keeps what a failed write did not store",
         "BuildKit, unfixed",
@@ -399,7 +384,7 @@ REFS_DURABLE: tuple[Exhibit, ...] = (
         "REF-POINT-1",
         ledger=MemoryFirst,
     ),
-    _row(
+    row(
         "j03",
         "what a write failed to store is never written again",
         "BuildKit, unfixed",

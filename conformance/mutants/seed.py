@@ -39,15 +39,10 @@ from dataclasses import replace
 from snapspec.conformance.mutants import Exhibit, Managers
 from snapspec.conformance.mutants.refs import (
     CommitsAgain,
-    JoinsTheCancelled,
     KeepsTheParent,
-    KeepsWhatItMeasures,
     LoadsOneHold,
     LocksByMAlone,
-    MinusOne,
-    NothingForTheCancelled,
     OneHoldForBoth,
-    RetryIsTold,
     ViewInMemory,
 )
 from snapspec.conformance.mutants.refs_durable import (
@@ -56,6 +51,13 @@ from snapspec.conformance.mutants.refs_durable import (
     LooksForMAlone,
     MemoryFirst,
     StartsFromM,
+)
+from snapspec.conformance.mutants.refs_size import (
+    JoinsTheCancelled,
+    KeepsWhatItMeasures,
+    MinusOne,
+    NothingForTheCancelled,
+    RetryIsTold,
 )
 from snapspec.impl.ref_errors import Invalid
 from snapspec.impl.refs import ImmutableRef, MutableRef, Record, Ref

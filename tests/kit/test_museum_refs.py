@@ -15,6 +15,7 @@ from snapspec.conformance.mutants import Exhibit
 from snapspec.conformance.mutants.museum import length, visit
 from snapspec.conformance.mutants.refs import REFS
 from snapspec.conformance.mutants.refs_durable import REFS_DURABLE
+from snapspec.conformance.mutants.refs_size import REFS_SIZE
 from snapspec.conformance.mutants.seed import SEED
 from snapspec.conformance.ref_search import RefSearch, named_anew
 from snapspec.conformance.ref_session import play_again
@@ -22,7 +23,7 @@ from snapspec.conformance.shorten import shortest
 from snapspec.model import ref_ops
 from snapspec.model.replies import Mismatch
 
-ALL = {exhibit.name: exhibit for exhibit in (*SEED, *REFS, *REFS_DURABLE)}
+ALL = {exhibit.name: exhibit for exhibit in (*SEED, *REFS, *REFS_SIZE, *REFS_DURABLE)}
 
 #: Found by every seed within a second or so of one core; they are of each kind.
 SOON = ("seed", "seed-noted", "a05", "b01", "c03", "d05", "e05", "f01", "h02", "i01")
@@ -100,6 +101,6 @@ def test_a_shorter_history_may_show_a_clause_broken_beside_or_a_better_one(
 
 
 def test_an_exhibit_has_a_name_of_its_own_and_one_or_two_clauses() -> None:
-    assert len(ALL) == len((*SEED, *REFS, *REFS_DURABLE))
+    assert len(ALL) == len((*SEED, *REFS, *REFS_SIZE, *REFS_DURABLE))
     assert {len(exhibit.clauses) for exhibit in ALL.values()} <= {1, 2}
     assert {exhibit.over for exhibit in ALL.values()} == {"model:"}
