@@ -168,12 +168,14 @@ class DropsMLater(Ledger):
         self._dropping = asyncio.create_task(self._drop_later(record, mutable))
 
     async def _drop_later(self, record: Record, mutable: Record) -> None:
-        with self.call(late=True), suppress(RefError):
+        changes = {record.id: record.entry(), mutable.id: None}
+        with self.call(late=True):
             async with self._section:
-                await self._settle(record.id)
-            async with mutable.lock, self._section:
+                try:
+                    await self.store.write(changes)
+                except RefError:
+                    self._unsure.update(dict.fromkeys(changes))
                 self.drop(mutable)
-                await self._settle(mutable.id)
 
 
 class MountsWithoutFinalize(ImmutableRef):
