@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
 
 #: Histories that one process draws before the slow scenarios: where there are so many to draw, and time enough.
-EARLY = 4 * BATCH
+EARLY = 4
 
 #: Holds the signal that has told this process to end.
 _told_to_end: list[int] = []
@@ -300,25 +300,38 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
         search = FaultSearch(session, limits, until, report)
     else:
         search = Search(session, limits, until, report)
+    draw = _drawing(plan, search)
+    if isinstance(search, RefSearch):
+        search.between = draw
     search.run_scenarios(plan.number, plan.workers, plan.seed)
     if isinstance(search, RefSearch):
-        for name, count in search.schedules.items():
-            tell("line", text=f"{name}: every one of {count} schedules")
-    drawn = _draw(plan, search, 0, min(EARLY, plan.examples), halfway)
+        for name, schedules in search.schedules.items():
+            tell("line", text=f"{name}: every one of {schedules} schedules")
+    for _ in range(EARLY):
+        if time.monotonic() < halfway:
+            draw()
     search.run_slow_scenarios(plan.number, plan.workers)
-    _draw(plan, search, drawn, plan.examples, until)
+    while draw():
+        pass
     search.shorten()
     _tell_finding(search.best, search.found_after)
 
 
-def _draw(plan: Plan, search: Search | RefSearch, drawn: int, examples: int, until: float) -> int:
-    """Draw histories, after the first `drawn` ones, up to `examples` or until that moment; gives how many there are then."""
-    while search.best is None and search.wanted() and drawn < examples and time.monotonic() < until:
-        count = min(BATCH, examples - drawn)
+def _drawing(plan: Plan, search: Search | RefSearch) -> Callable[[], bool]:
+    """What draws the next batch of histories, and tells whether there was one to draw."""
+    drawn = 0
+
+    def draw() -> bool:
+        nonlocal drawn
+        count = min(BATCH, plan.examples - drawn)
+        if count <= 0 or not search.wanted():
+            return False
         # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
         search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn, drawn // BATCH)
         drawn += count
-    return drawn
+        return True
+
+    return draw
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from snapspec.conformance.durable.forks import serve_forks
 from snapspec.conformance.refs_subject import RefResponse, RefsAdapter
 from snapspec.conformance.subjects.prefixed import Prefixed
 from snapspec.conformance.subjects.refs import Opens
+from snapspec.impl.manager import Manager
 from snapspec.impl.metadata import open_store
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.ref_ops import RefOperation, Restart

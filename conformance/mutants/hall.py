@@ -7,9 +7,10 @@ from snapspec.conformance.mutants import Exhibit
 from snapspec.conformance.mutants.drivers import DRIVERS
 from snapspec.conformance.mutants.refs import REFS
 from snapspec.conformance.mutants.refs_durable import REFS_DURABLE
+from snapspec.conformance.mutants.refs_size import REFS_SIZE
 from snapspec.conformance.mutants.seed import SEED
 
-EXHIBITS: tuple[Exhibit, ...] = (*SEED, *REFS, *REFS_DURABLE, *DRIVERS)
+EXHIBITS: tuple[Exhibit, ...] = (*SEED, *REFS, *REFS_SIZE, *REFS_DURABLE, *DRIVERS)
 
 _BY_NAME = {exhibit.name: exhibit for exhibit in EXHIBITS}
 

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from snapspec.conformance import ref_history
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding
 from snapspec.conformance.mutants import Exhibit
@@ -99,7 +98,7 @@ def _seen(exhibit: Exhibit, seed: int, run: Run) -> Seen:
 
 def length(found: Finding | RefFinding) -> int:
     """The calls of a history."""
-    return ref_history.length(found.bursts) if isinstance(found, RefFinding) else len(found.calls)
+    return sum(len(burst.ops) for burst in found.bursts) if isinstance(found, RefFinding) else len(found.calls)
 
 
 def visit_all(
