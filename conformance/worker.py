@@ -48,13 +48,13 @@ from snapspec.conformance.subjects.address import (
     make_killed_refs,
     make_restarted,
     parse,
-    power_file_system,
+    powered,
 )
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
 
-#: Histories that one process draws before the slow scenarios: where there are so many to draw, and time enough.
+#: Batches that one process draws before the slow scenarios, as long as half its time is left.
 EARLY = 4
 
 #: Holds the signal that has told this process to end.
@@ -177,39 +177,45 @@ def run(plan: Plan) -> None:
 
 def _cut_power(plan: Plan) -> None:
     """Judge the images of power cuts, drawn or of a saved history."""
-    file_system = power_file_system(parse(plan.subject), enter())
+    driver, file_system = powered(parse(plan.subject), enter())
     with (
         Workspace.create() as workspace,
-        place(workspace.scratch("power"), file_system=file_system, without=frozenset(plan.without)) as here,
+        place(workspace.scratch("power"), driver, file_system, frozenset(plan.without)) as here,
     ):
         subject, refs = here.subject(), parse(plan.subject).refs
         note = f"the reference manager over {subject.note}" if refs else subject.note
         promise = "REF-POWER-" if refs else "SNAP-POWER-"
         tell("started", note=note, profile=encode(subject.profile), refs=refs, promise=promise)
-        done = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
-        _tell_finding(done.found if isinstance(done, RefPowered) else done.finding)
+        done, after = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
+        _tell_finding(done.found if isinstance(done, RefPowered) else done.finding, after)
     if _told_to_end:
         raise SystemExit(1)
     tell("done", **_power_counts(done))
 
 
-def _check_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
-    told = 0.0
+def _check_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, tuple[int, float]]:
+    """What came of it; and the images and seconds until something was found."""
+    began, told, after = time.monotonic(), 0.0, (0, 0.0)
 
     def report(done: power.Powered) -> None:
-        nonlocal told
+        nonlocal told, after
+        if not done.shrinking:
+            after = done.images + 1, time.monotonic() - began
         if time.monotonic() - told > 0.2 or done.shrinking:
             told = time.monotonic()
             tell("progress", **_power_counts(done), shrinking=done.shrinking)
 
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
     seed = plan.seed * 1_000_003 + plan.number
+    done: power.Powered
     if refs:
-        return ref_power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
-    return power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
+        done = ref_power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
+    else:
+        done = power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
+    return done, after
 
 
-def _replay_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
+def _replay_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, tuple[int, float]]:
     saved = load(Path(plan.file))
     if isinstance(saved, RefFinding):
         if not refs:
@@ -217,13 +223,13 @@ def _replay_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
         shown = ref_power.try_last(here, saved.bursts)
         for text in (shown or saved).told:
             tell("line", text=text)
-        return RefPowered(histories=1, calls=sum(len(burst.ops) for burst in saved.bursts), found=shown)
+        return RefPowered(histories=1, calls=sum(len(burst.ops) for burst in saved.bursts), found=shown), (1, 0.0)
     if refs:
         raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")
     found = power.replay(here, saved, _told_to_end)
     for step in (found or saved).calls:
         tell("line", text=line(step))
-    return power.Powered(histories=1, calls=len(saved.calls), finding=found)
+    return power.Powered(histories=1, calls=len(saved.calls), finding=found), (1, 0.0)
 
 
 def _power_counts(done: power.Powered) -> dict[str, Any]:

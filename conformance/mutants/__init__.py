@@ -21,7 +21,7 @@ OpenManager = Callable[..., Awaitable[Manager]]
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """A bug. `clauses` are those of which one has to be cited for it; `level` is the level that has to find it.
+    """A bug. `clauses` are those of which one has to be cited for it; `level` is the level that has to find it, `power` by cuts.
 
     `where` says where it was real. It is of the `driver`, or, where `over` names a driver's address, of a manager of refs over
     that, which `manager` opens.
@@ -32,9 +32,15 @@ class Exhibit:
     where: str
     clauses: tuple[str, ...]
     level: str = "core"
+    power: bool = False
     driver: type[BaseSnapshotter] = OverlaySnapshotter
     over: str = ""
     manager: OpenManager = open_manager
+
+    @property
+    def options(self) -> str:
+        """What a check at that level is given."""
+        return "" if self.level == "core" else f" --level {self.level}{' --power' if self.power else ''}"
 
     @property
     def address(self) -> str:

@@ -230,9 +230,6 @@ class UsageOfTheChain(OverlaySnapshotter):
 #: Where the list names no thread.
 SEVERAL = "drivers of third parties"
 
-#: What can be seen after a power cut only.
-DURABLE = "durable"
-
 DRIVERS: tuple[Exhibit, ...] = (
     Exhibit(
         "s01",
@@ -296,6 +293,14 @@ DRIVERS: tuple[Exhibit, ...] = (
         ("SNAP-FAIL-1", "SNAP-CONTENT-1"),
         driver=stores.RemoveDeletesFirst,
     ),
+    Exhibit(
+        "s16",
+        "a prepare that fails leaves its staging directory behind",
+        SEVERAL,
+        ("SNAP-FAULT-5",),
+        "faults",
+        driver=stores.StagingLeft,
+    ),
     Exhibit("s20a", "the mounts of a view lack ro", SEVERAL, ("SNAP-MOUNTS-5", "SNAP-MOUNTS-8"), driver=stores.ViewsLackRo),
     Exhibit("s20b", "the mounts of an active snapshot have ro", SEVERAL, ("SNAP-MOUNTS-5",), driver=stores.ActivesHaveRo),
     Exhibit(
@@ -358,7 +363,8 @@ DRIVERS: tuple[Exhibit, ...] = (
         "committed files are not flushed",
         "containerd #5854, and #14164 of the erofs driver, 2026-09",
         ("SNAP-POWER-2",),
-        DURABLE,
+        "durable",
+        power=True,
         driver=stores.CommitUnsynced,
     ),
 )

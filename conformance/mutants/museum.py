@@ -53,8 +53,7 @@ class Seen:
     @property
     def command(self) -> str:
         """What shows it again."""
-        level = "" if self.exhibit.level == "core" else f" --level {self.exhibit.level}"
-        return f"snapspec check {self.exhibit.address}{level} --seed {self.seed} --jobs 1 --deadline {DEADLINE:g}s"
+        return f"snapspec check {self.exhibit.address}{self.exhibit.options} --seed {self.seed} --jobs 1 --deadline {DEADLINE:g}s"
 
 
 class _Late(Exception):
@@ -77,6 +76,7 @@ def visit(exhibit: Exhibit, seed: int, budget: float, leaving: Callable[[], bool
         seed=seed,
         deadline=DEADLINE,
         level=exhibit.level,
+        power=exhibit.power,
         memory=MEMORY,
     )
     try:

@@ -62,6 +62,24 @@ def _empty(directory: str) -> None:
     make_directory(directory, 0o755)
 
 
+# --- prepare
+
+
+class StagingLeft(OverlaySnapshotter):
+    """A prepare that fails leaves its directory below `new`, where nobody looks again."""
+
+    def _build(self, record: Record) -> str:
+        path = self._layout.start()
+        make_directory(f"{path}/fs", 0o755)
+        if record.parent_id is not None and record.kind is Kind.ACTIVE:
+            self._inherit(path, record.parent_id)
+        return path
+
+    def _sweep(self) -> list[str]:
+        self._making = self._layout.started()
+        return super()._sweep()
+
+
 # --- mounts
 
 

@@ -15,7 +15,7 @@ from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, line
 from snapspec.conformance.machine import Answer, Surroundings
 from snapspec.conformance.mutants import Exhibit, museum
-from snapspec.conformance.mutants.drivers import DRIVERS, DURABLE
+from snapspec.conformance.mutants.drivers import DRIVERS
 from snapspec.conformance.search import Search
 from snapspec.conformance.session import Session, replay
 from snapspec.conformance.subjects.address import make, parse
@@ -29,7 +29,7 @@ STUCK = ("s01", "s02", "s27a", "s27b")
 #: Those whose history takes longer to find or to make short.
 LATER = ("s06", "s13b", "s13c", "s14", "s22a", "s22c", "s38b")
 
-CORE = [exhibit for exhibit in DRIVERS if exhibit.level != DURABLE]
+CORE = [exhibit for exhibit in DRIVERS if exhibit.level == "core"]
 
 #: The fixture `clean_session` has seen to a mount namespace.
 HERE = Surroundings("root", "the tests' own", Answer(True, "root"))
@@ -87,7 +87,7 @@ def expect(exhibit: Exhibit, workdir: Path, right: Session) -> None:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("exhibit", CORE, ids=lambda exhibit: exhibit.name)
+@pytest.mark.parametrize("exhibit", DRIVERS, ids=lambda exhibit: exhibit.name)
 def test_a_visit_finds_it_in_time(exhibit: Exhibit) -> None:
     """As a user sees it, in a process of its own, from another seed."""
     seen = museum.visit(exhibit, 2, 60.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from broken_refs import BROKEN
 from test_power import assert_nothing_left, requires_recorder
-from test_power_broken import CommitUnsynced, opener
+from test_power_broken import CommitUnsynced
 
 from snapspec.conformance.durable import images, power, ref_power
 from snapspec.conformance.durable.images import Disk
@@ -103,7 +103,7 @@ def test_the_content_of_what_is_not_final_may_be_lost_and_that_of_what_is_final_
 
 
 def test_a_driver_that_loses_a_final_layer_is_found_under_the_manager(workdir: Path) -> None:
-    with place(workdir, opener(CommitUnsynced)) as here:
+    with place(workdir, CommitUnsynced) as here:
         found = ref_power.try_last(here, tuple(Burst((op,)) for op in (*LAYERS[:3], ref_ops.Finalize("he"))))
     assert found is not None
     assert found.clause == "REF-POWER-2", shown(found)
