@@ -240,7 +240,7 @@ def _museum(options: argparse.Namespace) -> int:
     exhibits = [find(name) for name in options.names] or list(EXHIBITS)
     if options.list:
         for exhibit in exhibits:
-            print(f"{exhibit.name:10} {exhibit.level:8} {exhibit.wrong}")
+            print(f"{exhibit.name:10} {museum.level(exhibit):8} {exhibit.wrong}")
         return 0
     if options.write is not None:
         _writable(options.write)

@@ -38,11 +38,6 @@ class Exhibit:
     manager: OpenManager = open_manager
 
     @property
-    def options(self) -> str:
-        """What a check at that level is given."""
-        return "" if self.level == "core" else f" --level {self.level}{' --power' if self.power else ''}"
-
-    @property
     def address(self) -> str:
         """How the exhibit is named where a subject is."""
         return f"mutant:{self.name}"

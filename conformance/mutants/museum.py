@@ -53,7 +53,13 @@ class Seen:
     @property
     def command(self) -> str:
         """What shows it again."""
-        return f"snapspec check {self.exhibit.address}{self.exhibit.options} --seed {self.seed} --jobs 1 --deadline {DEADLINE:g}s"
+        at = "" if self.exhibit.level == "core" else f" --level {level(self.exhibit)}"
+        return f"snapspec check {self.exhibit.address}{at} --seed {self.seed} --jobs 1 --deadline {DEADLINE:g}s"
+
+
+def level(exhibit: Exhibit) -> str:
+    """The level that has to find it, as `check` is told."""
+    return f"{exhibit.level} --power" if exhibit.power else exhibit.level
 
 
 class _Late(Exception):
@@ -123,7 +129,7 @@ def visit_all(
 
 def line(seen: Seen) -> str:
     """What came of it, for a terminal."""
-    name = f"{seen.exhibit.name:10} {seen.exhibit.level:8}"
+    name = f"{seen.exhibit.name:10} {level(seen.exhibit):8}"
     if seen.trouble:
         return f"{name} NOT FOUND after {seen.histories} histories: {seen.trouble}"
     wrong = "" if seen.right else f", which is not {' or '.join(seen.exhibit.clauses)}"
@@ -152,7 +158,7 @@ def table(visits: Sequence[Seen]) -> Iterator[str]:
         met = (
             (seen.clause, seen.histories, f"{seen.seconds:.1f}", seen.length) if seen.right else (f"**{line(seen)}**", "", "", "")
         )
-        cells = (f"`{shown.name}`", shown.wrong, shown.where, shown.level, *met, f"`{seen.command}`")
+        cells = (f"`{shown.name}`", shown.wrong, shown.where, level(shown), *met, f"`{seen.command}`")
         yield f"| {' | '.join(map(str, cells))} |"
 
 
