@@ -188,7 +188,8 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    _optional(options.without, parse(options.subject).refs)
+    address = parse(options.subject)
+    _optional(options.without, address.refs or address.own_refs)
     _writable(options.out)
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(
