@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, doctor.
+"""The command `snapspec`: smoke, check, replay, vectors, doctor.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -36,6 +36,7 @@ from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
+from snapspec.conformance.vectors import concurrent, make
 from snapspec.conformance.worker import Plan
 
 LEVELS = ("core", "faults", "durable")
@@ -79,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     smoke = commands.add_parser("smoke", help="five operations in seconds: does the driver answer at all?")
     check = commands.add_parser("check", help="hold the driver against the spec, with drawn histories")
     replay = commands.add_parser("replay", help="make the calls of a saved history again")
+    vectors = commands.add_parser(
+        "vectors", help="write histories with what each call may answer, for those who check by themselves"
+    )
+    vectors.add_argument("out", type=Path, help="the file to write")
+    vectors.add_argument("--level", choices=("snapshots", "refs", "concurrent"), default="snapshots", help="what they are of")
+    vectors.add_argument("--count", type=_positive, default=200, help="how many histories (default: 200)")
+    vectors.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
     looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
     replay.add_argument("file", type=Path, help="a history that check has saved")
     for command in (smoke, check, replay):
@@ -119,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)")
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
-    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor)):
+    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor), (vectors, _vectors)):
         command.set_defaults(action=action)
     return parser
 
@@ -163,6 +171,17 @@ def _seconds(text: str) -> float:
 
 def _doctor(_: argparse.Namespace) -> int:
     sys.stdout.write(doctor.report(machine.survey()))
+    return 0
+
+
+def _vectors(options: argparse.Namespace) -> int:
+    _writable(options.out, "")
+    if options.level == "concurrent":
+        made = concurrent.document(options.count, options.seed)
+    else:
+        made = make.document(options.level, options.count, options.seed)
+    options.out.write_text(make.spelled(made), encoding="ascii")
+    print(f"{options.out}: {len(made['histories'])} histories, level {options.level}, seed {options.seed}")
     return 0
 
 
@@ -241,10 +260,10 @@ def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Pl
     return replace(plan, level=level, start=start, kill=kill, power=power)
 
 
-def _writable(out: Path) -> None:
+def _writable(out: Path, how: str = " with --out") -> None:
     """A finding that cannot be saved would be lost: look before the run, not after it."""
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise CannotRun(f"{out} cannot be written: name a file in a directory that is there with --out")
+        raise CannotRun(f"{out} cannot be written: name a file in a directory that is there{how}")
 
 
 def _silent(_: Run) -> None:

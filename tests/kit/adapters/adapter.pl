@@ -2,8 +2,8 @@
 # A snapshotter and a manager of refs in memory, behind the protocol of `exec:`, in Perl with its core modules alone.
 #
 # A size takes a while: it waits in @later while other calls are read, and may be cancelled there; everything else is done
-# at once. With --broken a commit keeps the labels of the active snapshot, a size is not kept, and that of a handle released
-# meanwhile is told all the same.
+# at once. With --broken a commit keeps the labels of the active snapshot, and a mutable record is given to write while what
+# was committed of it is held.
 use strict;
 use warnings;
 use FindBin;
@@ -240,7 +240,7 @@ sub get_mutable {
     my ($asked) = @_;
     my $found = known($asked->{record});
     refuse('Invalid', 'it is immutable') unless $found->{mutable};
-    refuse('Locked', 'it or its other half has an open handle') if held_pair($found);
+    refuse('Locked', 'it or its other half has an open handle') if $BROKEN ? held($found->{id}) : held_pair($found);
     return give($asked->{handle}, settle($found));
 }
 
@@ -266,7 +266,6 @@ sub size_begins { my $record = of($_[0]{handle}); return ($record, $record->{siz
 
 sub size_ends {
     my ($asked, $record, $size) = @_;
-    return $size if $BROKEN;
     of($asked->{handle});
     $record->{size} = $size unless $record->{mutable};
     return $size;
@@ -336,12 +335,22 @@ sub hello {
     };
 }
 
-sub answer {
-    my ($id, $work) = @_;
+# What the work comes to: its value, or the error that it was refused with.
+sub outcome {
+    my ($work) = @_;
     my $value = eval { $work->() };
     my $error = $@;
     die $error if $error && !ref $error;
-    print $JSON->encode({id => $id, $error ? %$error : (value => $value)}), "\n";
+    return $error ? %$error : (value => $value);
+}
+
+sub answer { my ($id, $work) = @_; print $JSON->encode({id => $id, outcome($work)}), "\n" }
+
+# A call that is made at once, also a size.
+sub perform {
+    my ($asked) = @_;
+    my $call = $asked->{call};
+    return {outcome(sub { $call eq 'size' ? size_ends($asked, size_begins($asked)) : $calls{$call}->($asked) })};
 }
 
 sub begin {
@@ -378,4 +387,6 @@ sub main {
     answer(@$_) for @later;
 }
 
-main();
+main() unless caller;
+
+1;
