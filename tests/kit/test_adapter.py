@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import sys
 from importlib import resources
@@ -14,6 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from languages import LANGUAGES
 from test_cli import snapspec
 
 from snapspec.conformance.adapter import client
@@ -27,11 +27,9 @@ from snapspec.model.nodes import data_of
 from snapspec.model.tree import MakeFile
 
 HERE = Path(__file__).parent / "adapters"
-PERL = shutil.which("perl")
 SCHEMA = json.loads((resources.files("snapspec.conformance") / "adapter/protocol.schema.json").read_text())
 
 ADAPTERS = {"python": f"{sys.executable} {HERE}/adapter.py", "perl": f"perl {HERE}/adapter.pl"}
-LANGUAGES = ["python", pytest.param("perl", marks=pytest.mark.skipif(PERL is None, reason="needs perl: apt-get install perl"))]
 LEVELS = {"snapshots": "", "refs": "?level=refs"}
 
 
@@ -278,6 +276,7 @@ def test_their_broken_twins_are_found(language: str, level: str, workdir: Path) 
     out = workdir / "f.json"
     run = snapspec("check", address(language, level, broken=True), "--seed", "1", "--examples", "40", "--out", str(out))
     assert (run.returncode, run.stderr) == (1, ""), run.stdout
+    assert "\n  adapter: this is the broken twin" in run.stdout, "what it has written on standard error is shown"
     found = json.loads(out.read_text())
     assert found["clause"] in FOUND[language, level]
     assert snapspec("replay", str(out), address(language, level, broken=True)).returncode == 1

@@ -14,6 +14,7 @@ use Time::HiRes qw(clock_gettime CLOCK_REALTIME);
 use Trees qw(text_of usage_of);
 
 my $BROKEN = grep { $_ eq '--broken' } @ARGV;
+print STDERR "this is the broken twin\n" if $BROKEN;
 my $JSON = JSON::PP->new->utf8->allow_nonref->canonical;
 my ($TRUE, $FALSE) = (JSON::PP::true, JSON::PP::false);
 

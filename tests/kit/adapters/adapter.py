@@ -19,6 +19,9 @@ from trees import Tree, change, copy_of, empty, shown, usage
 
 BROKEN = "--broken" in sys.argv[1:]
 
+if BROKEN:
+    print("this is the broken twin", file=sys.stderr)
+
 #: How long the work of a driver takes: other calls come in between.
 WORK = 0.001
 
