@@ -256,6 +256,19 @@ def test_adapters_conform(language: str) -> None:
 
 
 @pytest.mark.deep
+def test_what_an_adapter_does_not_offer_is_left_out(workdir: Path) -> None:
+    """The adapter without its prune."""
+    for name in ("adapter.py", "trees.py"):
+        (workdir / name).write_text((HERE / name).read_text().replace("async def prune(", "async def no_prune("))
+    subject = f"exec:{sys.executable} {workdir}/adapter.py?level=refs"
+    run = snapspec("check", subject, "--seed", "1", "--budget", "10s")
+    assert run.returncode == 2
+    assert "does not offer prune: leave it out with --without prune" in run.stderr
+    run = conforms(subject, "--without", "prune", "--budget", "6s")
+    assert "CONFORMS IN PART (without prune)" in run.stdout
+
+
+@pytest.mark.deep
 def test_the_reference_manager_stands_on_an_adapter() -> None:
     conforms(f"refs:exec:{ADAPTERS['python']}", "--examples", "5", "--budget", "10s")
 
