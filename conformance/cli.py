@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, doctor, museum.
+"""The command `snapspec`: smoke, check, replay, vectors, doctor, museum.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -38,6 +38,7 @@ from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
+from snapspec.conformance.vectors import concurrent, make
 from snapspec.conformance.worker import Plan
 
 LEVELS = ("core", "faults", "durable")
@@ -81,6 +82,13 @@ def _parser() -> argparse.ArgumentParser:
     smoke = commands.add_parser("smoke", help="five operations in seconds: does the driver answer at all?")
     check = commands.add_parser("check", help="hold the driver against the spec, with drawn histories")
     replay = commands.add_parser("replay", help="make the calls of a saved history again")
+    vectors = commands.add_parser(
+        "vectors", help="write histories with what each call may answer, for those who check by themselves"
+    )
+    vectors.add_argument("out", type=Path, help="the file to write")
+    vectors.add_argument("--level", choices=("snapshots", "refs", "concurrent"), default="snapshots", help="what they are of")
+    vectors.add_argument("--count", type=_positive, default=200, help="how many histories (default: 200)")
+    vectors.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
     looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
     visiting = commands.add_parser("museum", help="the checker's track record: known bugs, each found and how fast")
     visiting.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
@@ -130,7 +138,8 @@ def _parser() -> argparse.ArgumentParser:
             "--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)"
         )
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
-    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor), (visiting, _museum)):
+    actions = {smoke: _smoke, check: _check, replay: _replay, vectors: _vectors, looking: _doctor, visiting: _museum}
+    for command, action in actions.items():
         command.set_defaults(action=action)
     return parser
 
@@ -177,6 +186,17 @@ def _doctor(_: argparse.Namespace) -> int:
     return 0
 
 
+def _vectors(options: argparse.Namespace) -> int:
+    _writable(options.out, "")
+    if options.level == "concurrent":
+        made = concurrent.document(options.count, options.seed)
+    else:
+        made = make.document(options.level, options.count, options.seed)
+    options.out.write_text(make.spelled(made), encoding="ascii")
+    print(f"{options.out}: {len(made['histories'])} histories, level {options.level}, seed {options.seed}")
+    return 0
+
+
 def _smoke(options: argparse.Namespace) -> int:
     parse(options.subject)
     run = execute([Plan("smoke", options.subject, deadline=options.deadline)], _silent)
@@ -199,7 +219,8 @@ def _replay(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    _optional(options.without, parse(options.subject).refs)
+    address = parse(options.subject)
+    _optional(options.without, address.refs or address.own_refs)
     _writable(options.out)
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(
@@ -268,10 +289,10 @@ def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Pl
     return replace(plan, level=level, start=start, kill=kill, power=power)
 
 
-def _writable(out: Path) -> None:
+def _writable(out: Path, how: str = " with --out") -> None:
     """A finding that cannot be saved would be lost: look before the run, not after it."""
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise CannotRun(f"{out} cannot be written: name a file in a directory that is there with --out")
+        raise CannotRun(f"{out} cannot be written: name a file in a directory that is there{how}")
 
 
 def _silent(_: Run) -> None:

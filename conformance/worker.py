@@ -20,6 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from snapspec.conformance.adapter.refs import ANSWERS, ExecRefs, ExecRefSession, history
+from snapspec.conformance.adapter.search import ExecRefSearch
+from snapspec.conformance.adapter.smoke import walk
+from snapspec.conformance.adapter.subject import ExecSubject
 from snapspec.conformance.base_search import BATCH
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
@@ -38,7 +42,7 @@ from snapspec.conformance.history import Finding, encode_finding, line, load
 from snapspec.conformance.machine import Surroundings, enter
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.ref_search import RefSearch, ref_smoke
-from snapspec.conformance.ref_session import RefSession, play_again
+from snapspec.conformance.ref_session import AGAIN, RefSession, play_again
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import Search, scenario
 from snapspec.conformance.session import DEADLINE, Session
@@ -59,6 +63,9 @@ EARLY = 4
 
 #: Holds the signal that has told this process to end.
 _told_to_end: list[int] = []
+
+#: How many of the last lines of an adapter's standard error are shown with a finding.
+SAID = 20
 
 #: Seconds that a process which is told to end has for undoing what it made.
 LAST_RESORT = 25
@@ -120,8 +127,8 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 "started",
                 note=subject.note,
                 profile=encode(subject.profile),
-                refs=isinstance(subject, RefsSubject),
-                promise={"faults": "SNAP-FAULT-", "durable": "SNAP-DURABLE-"}.get(plan.level, ""),
+                refs=isinstance(session, RefSession),
+                promise=_promise(plan, session),
             )
             yield session, workspace
         finally:
@@ -135,6 +142,12 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 _leave(workspace)
 
 
+def _promise(plan: Plan, session: Session | RefSession) -> str:
+    if isinstance(session, ExecRefSession):
+        return ANSWERS
+    return {"faults": "SNAP-FAULT-", "durable": "SNAP-DURABLE-"}.get(plan.level, "")
+
+
 def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runner: asyncio.Runner) -> Session | RefSession:
     """The session with the subject of the plan, not yet started."""
     address = parse(plan.subject)
@@ -146,6 +159,10 @@ def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runne
     if plan.level == "faults" and not address.refs:
         return FaultSession(make_faulted(address, surroundings, workspace), runner, plan.deadline, _told_to_end)
     subject = make(address, surroundings, workspace, plan.deadline)
+    if plan.task == "smoke" and isinstance(subject, ExecSubject | ExecRefs):
+        subject.patience = plan.deadline / 2  # before the deadline of the session: a new adapter is told what to mend
+    if isinstance(subject, ExecRefs):
+        return ExecRefSession(subject, runner, plan.deadline, _told_to_end)
     if isinstance(subject, RefsSubject):
         return RefSession(subject, runner, plan.deadline, _told_to_end)
     return Session(subject, runner, plan.deadline, _told_to_end)
@@ -253,7 +270,20 @@ def _tell_finding(finding: Finding | RefFinding | None, after: tuple[int, float]
         tell("finding", finding=encode_finding(finding), after=after)
 
 
+def _tell_said(session: Session | RefSession, finding: Finding | RefFinding | None) -> None:
+    """With a finding, what an adapter has written on standard error."""
+    subject: Any = session.subject
+    if finding is not None and isinstance(subject, ExecSubject | ExecRefs):
+        for text in subject.said(SAID):
+            tell("line", text=f"adapter: {text}")
+
+
 def _smoke(session: Session | RefSession) -> None:
+    if isinstance(session.subject, ExecSubject | ExecRefs):
+        found = walk(session, lambda text: tell("line", text=text))
+        _tell_said(session, found)
+        _tell_finding(found)
+        return
     _show(session, ref_smoke(session) if isinstance(session, RefSession) else scenario(session, smoke()))
 
 
@@ -270,6 +300,8 @@ def _replay(session: Session | RefSession, file: Path) -> None:
 
 
 def _again(session: RefSession, saved: RefFinding) -> RefFinding | None:
+    if isinstance(session, ExecRefSession):
+        return session.often(history(session, saved.bursts), AGAIN)
     return make_often(session, saved.bursts) if isinstance(session, RefKillSession) else play_again(session, saved)
 
 
@@ -282,6 +314,7 @@ def _show(session: Session | RefSession, found: Finding | RefFinding | None) -> 
         lines = [line(step) for step in steps if not step.check]
     for text in lines:
         tell("line", text=text)
+    _tell_said(session, found)
     _tell_finding(found)
 
 
@@ -298,7 +331,9 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     until, halfway = (began + plan.budget, began + plan.budget / 2) if plan.budget else (float("inf"), float("inf"))
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
     search: Search | RefSearch
-    if isinstance(session, RefKillSession):
+    if isinstance(session, ExecRefSession):
+        search = ExecRefSearch(session, limits, until, report)
+    elif isinstance(session, RefKillSession):
         search = RefKillSearch(session, limits, until, report)
     elif isinstance(session, RefSession):
         search = RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
@@ -320,6 +355,7 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     while draw():
         pass
     search.shorten()
+    _tell_said(session, search.best)
     _tell_finding(search.best, search.found_after)
 
 

@@ -21,7 +21,7 @@ from snapspec.impl.mounts import mountpoints_below, unmount_top
 PATIENCE = 10.0
 
 #: Becomes the command, once it is sure to be killed when the thread that started it ends, however that comes.
-_STARTER = """
+STARTER = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() != int(sys.argv[1]):
@@ -58,7 +58,7 @@ class Process:
     def start(self, *more: str, pass_fds: Sequence[int] = ()) -> None:
         """Start it, with `more` words at its end. In the main thread: it is killed when the thread that started it ends."""
         assert self._running is None, "it runs already"
-        starter = [sys.executable, "-I", "-S", "-c", _STARTER, str(os.getpid()), *self.words, *more]
+        starter = [sys.executable, "-I", "-S", "-c", STARTER, str(os.getpid()), *self.words, *more]
         with self.log.open("ab") as log:
             self._running = subprocess.Popen(
                 starter, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=pass_fds, process_group=0

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from snapspec.conformance.adapter.refs import ANSWERS
 from snapspec.conformance.clauses import clauses
 from snapspec.conformance.history import Finding, call_text, line
 from snapspec.conformance.ref_history import RefFinding, length
@@ -22,6 +23,13 @@ WIDTH = 110
 _REFS_ELSEWHERE = {"REF-ERROR-3", "REF-FINAL-5", "REF-MOUNT-7", "REF-OPEN-3", "REF-OPEN-4"}
 
 
+#: What shows only to those who look into a manager, its driver and its store, or make them fail.
+_REFS_INSIDE = {
+    *("REF-HANDLE-1", "REF-HANDLE-5", "REF-HANDLE-6", "REF-COMMIT-2", "REF-PAIR-1", "REF-PAIR-2", "REF-FINAL-3", "REF-FINAL-4"),
+    *("REF-SIZE-3", "REF-PRUNE-4", "REF-OPEN-2", "REF-OPEN-5", "REF-CLOSE-2", "REF-POINT-3", "REF-NOTE-1"),
+}
+
+
 def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list[str]:
     """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes.
 
@@ -31,6 +39,8 @@ def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list
         return [c for c in clauses() if c.startswith(promise)]
     if refs:
         elsewhere = _REFS_ELSEWHERE | {c for c in clauses() if c.startswith("REF-POWER-")}
+        if promise == ANSWERS:
+            elsewhere |= _REFS_INSIDE
         return [c for c in clauses() if c.startswith("REF-") and c not in elsewhere]
     profile = profile or Profile()
     through_containerd = profile.door is Door.METADATA

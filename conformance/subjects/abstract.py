@@ -55,7 +55,7 @@ class ModelSubject(Subject):
         """The first allowed outcome, as an answer."""
         now = time.time_ns()
         outcome = outcomes(self._states[space], op, Span(now, now))[0]
-        response = self._answer(outcome)
+        response = self.answer(outcome)
         verdict = judge(outcome, response)
         state = outcome.state
         if isinstance(verdict, Accepted):
@@ -70,7 +70,8 @@ class ModelSubject(Subject):
     async def stop(self) -> None:
         """Nothing to end."""
 
-    def _answer(self, outcome: Outcome) -> Returned | Failed:
+    def answer(self, outcome: Outcome) -> Returned | Failed:
+        """An answer that the outcome allows."""
         if isinstance(outcome.reply, Refused):
             return Failed(min(outcome.reply.errors, key=lambda e: e.value), outcome.clause)
         return Returned(self._value(outcome))

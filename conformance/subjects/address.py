@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+from snapspec.conformance.adapter.client import words_of
+from snapspec.conformance.adapter.refs import ExecRefs
+from snapspec.conformance.adapter.subject import ExecSubject
 from snapspec.conformance.contents import Contents
 from snapspec.conformance.durable.process import command
 from snapspec.conformance.durable.ref_world import KilledRefs
@@ -57,6 +60,11 @@ class Address:
     refs: bool = False
     """Whether it is the reference manager over that driver."""
 
+    @property
+    def own_refs(self) -> bool:
+        """Whether it is a manager of another make."""
+        return self.kind == "exec" and self.options.get("level") == "refs"
+
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "ref": ("size", "fs", "plain"),
@@ -65,10 +73,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "py": DECLARED,
     "containerd": ("snapshotter", "namespace", *DECLARED),
     "plugin": ("snapshotter", *DECLARED),
+    "exec": ("level",),
 }
 
 FORMS = (
-    "ref:overlay, ref:copy, model:, py:package.module:factory, containerd:SOCKET?snapshotter=NAME, plugin:SOCKET?snapshotter=NAME"
+    "ref:overlay, ref:copy, model:, py:package.module:factory, containerd:SOCKET?snapshotter=NAME, "
+    "plugin:SOCKET?snapshotter=NAME, exec:./adapter, exec:./adapter?level=refs"
     "; refs: before one of these, or refs:overlay, for a manager of refs over it; mutant:NAME for a bug of the museum"
 )
 
@@ -106,15 +116,23 @@ def _parse(whole: str, text: str, *, refs: bool) -> Address:
         possible = (*OPTIONS[kind], *(("lists",) if refs else ()))
         if name not in possible:
             raise CannotRun(f"{kind}: has no option {name!r}: it takes {', '.join(possible)}")
-    return Address(whole, kind, place, dict(pairs), refs)
+    address = Address(whole, kind, place, dict(pairs), refs)
+    _choice(address, "level", {"snapshots": None, "refs": None}, None)
+    if address.own_refs and refs:
+        raise CannotRun(f"{whole!r} puts a manager over a manager: leave refs: out, or level=refs")
+    return address
 
 
-def make(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE) -> Subject | RefsSubject:
+def make(
+    address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE
+) -> Subject | RefsSubject | ExecRefs:
     """The subject, not yet started; its calls have `deadline` seconds. CannotRun for a place or a value that cannot be."""
     if address.kind == "mutant" and address.refs:
         shown = find(address.place)
         under = _driver(_parse(shown.over, shown.over, refs=False), surroundings, workspace, deadline)
         return RefsSubject(address.text, under, workspace.scratch("refs"), Declared(), shown.manager)
+    if address.own_refs:
+        return ExecRefs(address.text, _contents(surroundings, workspace), workspace, words_of(address.place))
     driver = _driver(address, surroundings, workspace, deadline)
     if not address.refs:
         return driver
@@ -123,7 +141,8 @@ def make(address: Address, surroundings: Surroundings, workspace: Workspace, dea
 
 def _declared_refs(address: Address) -> Declared:
     """What the manager declares over the driver of the address."""
-    default = address.options.get("snapshotter", "") not in LOSE_LISTS
+    # An adapter's lists may stand for calls, which name a snapshot by the key that a commit takes away.
+    default = address.options.get("snapshotter", "") not in LOSE_LISTS and address.kind != "exec"
     return Declared(commit_keeps_lists=_choice(address, "lists", {"kept": True, "lost": False}, default))
 
 
@@ -251,6 +270,8 @@ def _driver(address: Address, surroundings: Surroundings, workspace: Workspace, 
             factory = find_factory(address.place)
             profile = _declared(getattr(factory, "profile", Profile()), address)
             return PythonSubject(address.text, contents, workspace.scratch("driver"), factory, profile)
+        case "exec":
+            return ExecSubject(address.text, contents, workspace, words_of(address.place))
         case _:
             return _remote(address, contents, workspace, deadline)
 
