@@ -73,7 +73,7 @@ Order = tuple[int, Any] | None
 
 @dataclass(slots=True)
 class _Frame:
-    """A configuration: the state, the answers up to `base` are in order and so is what is `ahead`; `todo` is still to be tried."""
+    """A configuration: the answers up to `base` are in order and so is what is `ahead`; `todo` is still to be tried."""
 
     base: int
     ahead: frozenset[int]
