@@ -29,8 +29,13 @@ from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
+from snapspec.conformance.linear import Verdict
 from snapspec.conformance.machines import OPTIONAL
+from snapspec.conformance.recordings import proxy
+from snapspec.conformance.recordings.judge import judge
+from snapspec.conformance.recordings.recording import load as load_recording
 from snapspec.conformance.ref_history import RefFinding
+from snapspec.conformance.report.lanes import audit_lines
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
@@ -79,6 +84,16 @@ def _parser() -> argparse.ArgumentParser:
     smoke = commands.add_parser("smoke", help="five operations in seconds: does the driver answer at all?")
     check = commands.add_parser("check", help="hold the driver against the spec, with drawn histories")
     replay = commands.add_parser("replay", help="make the calls of a saved history again")
+    recording = commands.add_parser("record", help="stand between clients and a driver, and write what passes into a file")
+    auditing = commands.add_parser(
+        "audit", help="judge a recording: is there an order of its calls in which all answers are right?"
+    )
+    recording.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="where clients are to connect")
+    recording.add_argument(
+        "--upstream", type=Path, required=True, metavar="SOCKET", help="the socket of the driver or of containerd"
+    )
+    recording.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file for the recording")
+    auditing.add_argument("file", type=Path, help="a file that record has written")
     looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
     replay.add_argument("file", type=Path, help="a history that check has saved")
     for command in (smoke, check, replay):
@@ -120,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)")
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
     for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor)):
+        command.set_defaults(action=action)
+    for command, action in ((recording, _record), (auditing, _audit)):
         command.set_defaults(action=action)
     return parser
 
@@ -164,6 +181,23 @@ def _seconds(text: str) -> float:
 def _doctor(_: argparse.Namespace) -> int:
     sys.stdout.write(doctor.report(machine.survey()))
     return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    def ready() -> None:
+        print(f"recording: {options.listen} -> {options.upstream}, into {options.out}; Ctrl-C or SIGTERM ends it", flush=True)
+
+    proxy.record(options.listen, options.upstream, options.out, ready)
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    opinion = judge(load_recording(options.file))
+    print("\n".join(audit_lines(opinion)))
+    return _VERDICTS[opinion.verdict]
+
+
+_VERDICTS = {Verdict.LEGAL: 0, Verdict.ILLEGAL: 1, Verdict.UNKNOWN: 2}
 
 
 def _smoke(options: argparse.Namespace) -> int:

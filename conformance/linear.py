@@ -26,6 +26,10 @@ class Model(Protocol):
         """Every state after `operation` took effect in `state` with that outcome; None: nobody knows the outcome."""
         ...
 
+    def looks(self, operation: Any, outcome: Any) -> bool:
+        """Whether with that outcome it changes nothing in any state. It may tell something, so that less is possible later."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -48,13 +52,13 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The verdict on a part of a history. `order` is the longest legal order that was found, `next` the calls that had to come
-    next in it and could not; `state` is where it ends."""
+    """The verdict on a part of a history. `order` is the longest legal order that was found, up to the answer of `stuck`, the
+    call that has no place; `state` is where it ends."""
 
     verdict: Verdict
     part: int
     order: tuple[int, ...] = ()
-    next: tuple[int, ...] = ()
+    stuck: int | None = None
     state: Any = None
 
 
@@ -81,82 +85,133 @@ class _Frame:
     order: Order
     length: int
     todo: Iterator[tuple[int, Any]] = field(default_factory=lambda: iter(()))
+    """The calls that can be next, each with the state afterwards."""
+
+
+#: Where a search may begin: calls that are in order already, and the state after them.
+Start = tuple[frozenset[int], Any]
 
 
 class Search:
-    """The search over one history, in turns. Calls are known by their place in `calls`."""
+    """The search over one history, in turns. Calls are known by their place in `calls`.
 
-    def __init__(self, model: Model, calls: Sequence[Call]) -> None:
+    It begins at one of `starts`; without them, before the first call. With `until` it goes through all legal orders of what has
+    to come before that answer, the first being 0: `ends` are then all that they lead to, as starts from there.
+    """
+
+    def __init__(self, model: Model, calls: Sequence[Call], starts: Iterable[Start] = (), until: int | None = None) -> None:
         self.model = model
         self.calls = calls
+        self.ends: set[Start] = set()
         self.verdict: Verdict | None = None
         self._answered = sorted((n for n, call in enumerate(calls) if call.ended is not None), key=lambda n: calls[n].ended or 0)
         self._unanswered = sorted((n for n, call in enumerate(calls) if call.ended is None), key=lambda n: calls[n].began)
         self._open = _overlapping(calls, self._answered)
+        self._every = until is not None
+        self._until = len(self._answered) if until is None else until
         self._seen: dict[tuple[int, frozenset[int], Hashable], None] = {}
-        self._stack = [self._entered(_Frame(0, frozenset(), model.initial, None, 0))]
-        self._best = self._stack[0]
+        self._steps = 0
+        self._forgotten = False
+        """Whether there were ways back that are not known any more."""
+        self._stack: list[_Frame] = []
+        for done, state in tuple(starts) or ((frozenset(), model.initial),):
+            frame = _Frame(0, done, state, None, 0)
+            self._settle(frame)
+            self._look(frame)
+            self._stack.append(frame)
+        self._best = self._stack[-1]
 
     def advance(self, steps: int) -> int:
         """Search on for about that many steps, or until there is a verdict; gives how many it took."""
-        taken = 0
-        while self.verdict is None and taken < steps:
-            taken += 1
+        before = self._steps
+        while self.verdict is None and self._steps - before < steps:
             frame = self._stack[-1]
-            if frame.base == len(self._answered):
-                self._best, self.verdict = frame, Verdict.LEGAL
-                break
+            if frame.base >= self._until:
+                self._best = frame
+                self.ends.add((frame.ahead.union(self._answered[: frame.base]), frame.state))
+                if not self._every:
+                    self.verdict = Verdict.LEGAL
+                    break
+                self._drop()
+                continue
             following = next(frame.todo, None)
             if following is not None:
                 self._descend(frame, *following)
                 continue
-            self._stack.pop()
-            if not self._stack:
-                self.verdict = Verdict.ILLEGAL
-        return taken
+            self._drop()
+        return self._steps - before
+
+    def _drop(self) -> None:
+        """Go back; when there is no way back, that is the verdict."""
+        self._stack.pop()
+        if not self._stack and self.ends:
+            self.verdict = Verdict.LEGAL
+        elif not self._stack:
+            self.verdict = Verdict.UNKNOWN if self._forgotten else Verdict.ILLEGAL
 
     def judged(self, part: int = 0) -> Judged:
         """What the search has come to so far."""
         best = self._best
         order = tuple(_unwound(best.order))
-        stuck = (
-            () if self.verdict is Verdict.LEGAL else tuple(n for n in self._candidates(best) if self.calls[n].ended is not None)
-        )
+        stuck = self._answered[best.base] if best.base < len(self._answered) else None
         return Judged(self.verdict or Verdict.UNKNOWN, part, order, stuck, best.state)
 
     def _descend(self, frame: _Frame, number: int, state: Any) -> None:
-        base, ahead = frame.base, frame.ahead | {number}
-        while base < len(self._answered) and self._answered[base] in ahead:
-            ahead -= {self._answered[base]}
-            base += 1
-        known = (base, ahead, state)
+        after = _Frame(frame.base, frame.ahead, state, frame.order, frame.length)
+        self._put(after, number)
+        self._look(after)
+        if (after.base, after.length) > (self._best.base, self._best.length):
+            self._best = after
+        known = (after.base, after.ahead, state)
         if known in self._seen:
             return
         if len(self._seen) >= REMEMBERED:
             self._seen = dict.fromkeys(list(self._seen)[REMEMBERED // 2 :])
         self._seen[known] = None
-        after = self._entered(_Frame(base, ahead, state, (number, frame.order), frame.length + 1))
+        if len(self._stack) >= REMEMBERED:
+            self._stack = self._stack[REMEMBERED // 2 :]
+            self._forgotten = True
         self._stack.append(after)
-        if (after.base, after.length) > (self._best.base, self._best.length):
-            self._best = after
 
-    def _entered(self, frame: _Frame) -> _Frame:
-        if frame.base < len(self._answered):
-            frame.todo = self._following(frame)
-        return frame
+    def _put(self, frame: _Frame, number: int) -> None:
+        """The call is next in order."""
+        frame.ahead, frame.order, frame.length = frame.ahead | {number}, (number, frame.order), frame.length + 1
+        self._settle(frame)
 
-    def _candidates(self, frame: _Frame) -> Iterator[int]:
-        """The calls that may be next: begun before the first answer that is not in order; those that began first, first."""
+    def _settle(self, frame: _Frame) -> None:
+        """Count the answers up to the first that is not in order yet."""
+        base, ahead = frame.base, frame.ahead
+        while base < len(self._answered) and self._answered[base] in ahead:
+            ahead -= {self._answered[base]}
+            base += 1
+        frame.base, frame.ahead = base, ahead
+
+    def _look(self, frame: _Frame) -> None:
+        """Put in order what only looks and tells nothing new: no order is lost by that. Then find what else can be next."""
+        after: dict[int, list[Any]] = {}
+        looked = True
+        while looked and frame.base < self._until:
+            looked = False
+            for number in [n for n in self._open[frame.base] if n not in frame.ahead and n not in after]:
+                after[number] = self._after(frame.state, number)
+                call = self.calls[number]
+                if frame.state in after[number] and self.model.looks(call.operation, call.outcome):
+                    self._put(frame, number)
+                    looked = True
+        if frame.base < self._until:
+            possible = ((n, state) for n in self._open[frame.base] if n not in frame.ahead for state in after[n])
+            frame.todo = chain(possible, self._unheard(frame))
+
+    def _after(self, state: Any, number: int) -> list[Any]:
+        self._steps += 1
+        return list(self.model.step(state, self.calls[number].operation, self.calls[number].outcome))
+
+    def _unheard(self, frame: _Frame) -> Iterator[tuple[int, Any]]:
+        """What calls without an answer can do. Of such a one an effect is all there is to see."""
         ended = self.calls[self._answered[frame.base]].ended or 0
-        unanswered = (n for n in self._unanswered if self.calls[n].began < ended)
-        return (n for n in chain(self._open[frame.base], unanswered) if n not in frame.ahead)
-
-    def _following(self, frame: _Frame) -> Iterator[tuple[int, Any]]:
-        for number in self._candidates(frame):
-            call = self.calls[number]
-            for state in self.model.step(frame.state, call.operation, call.outcome):
-                if call.ended is not None or state != frame.state:  # of one without an answer, an effect is all there is to see
-                    yield number, state
+        for number in self._unanswered:
+            if self.calls[number].began < ended and number not in frame.ahead:
+                yield from ((number, state) for state in self._after(frame.state, number) if state != frame.state)
 
 
 def _overlapping(calls: Sequence[Call], answered: Sequence[int]) -> list[tuple[int, ...]]:

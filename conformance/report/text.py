@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from snapspec.conformance.clauses import clauses
 from snapspec.conformance.history import Finding, call_text, line
@@ -54,9 +54,14 @@ def finding_lines(found: Finding | RefFinding) -> Iterator[str]:
     else:
         yield from _call_lines(found)
     for mismatch in found.mismatches:
-        yield from _mismatch_lines(mismatch)
+        yield from mismatch_lines(mismatch)
     yield ""
-    for clause in dict.fromkeys(m.clause for m in found.mismatches):
+    yield from clause_lines(m.clause for m in found.mismatches)
+
+
+def clause_lines(broken: Iterable[str]) -> Iterator[str]:
+    """The text of each of the clauses, once."""
+    for clause in dict.fromkeys(broken):
         yield from textwrap.wrap(
             f"{clause}: {clauses().get(clause, 'unknown')}", WIDTH, initial_indent="  ", subsequent_indent="    "
         )
@@ -81,7 +86,8 @@ def _call_lines(found: Finding) -> Iterator[str]:
     yield f"  at call {len(calls)}, {call_text(calls[-1].op)}:"
 
 
-def _mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
+def mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
+    """What was allowed, and what came."""
     for title, text in (("allowed", f"{mismatch.expected}  [{mismatch.clause}]"), ("came", mismatch.came)):
         yield from textwrap.wrap(f"{title:8} {text}", WIDTH, initial_indent="      ", subsequent_indent=" " * 15)
 

@@ -38,6 +38,10 @@ class Register:
                 if outcome in (None, old == state):
                     yield new if old == state else state
 
+    def looks(self, operation: tuple[str, ...], outcome: Any) -> bool:
+        """Whether it changes nothing."""
+        return operation[0] == "read" or outcome is False
+
 
 class Text:
     """One text, at first empty."""
@@ -54,6 +58,10 @@ class Text:
                 yield value
             case ("append", value):
                 yield state + value
+
+    def looks(self, operation: tuple[str, ...], outcome: Any) -> bool:
+        """Whether it changes nothing."""
+        return operation[0] == "get"
 
 
 def load(path: Path) -> list[tuple[Model, list[Call]]]:

@@ -89,7 +89,7 @@ def test_a_call_without_an_answer_may_have_happened_or_not() -> None:
 def test_the_longest_legal_order_and_what_has_no_place_in_it() -> None:
     calls = [Call(("write", "1"), None, 0, 1), Call(("read",), "1", 2, 3), Call(("read",), "nil", 4, 5)]
     judged = check([(Register(), calls)])
-    assert (judged.verdict, judged.order, judged.next, judged.state) == (Verdict.ILLEGAL, (0, 1), (2,), "1")
+    assert (judged.verdict, judged.order, judged.stuck, judged.state) == (Verdict.ILLEGAL, (0, 1), 2, "1")
 
 
 def hard(size: int) -> list[Call]:
@@ -104,6 +104,17 @@ def test_what_is_too_hard_is_unknown_and_does_not_keep_others_from_their_verdict
     judged = check([(Register(), hard(20)), (Register(), illegal)], budget=20_000)
     assert (judged.verdict, judged.part) == (Verdict.ILLEGAL, 1)
     assert check([(Register(), hard(20)), (Register(), [])], budget=20_000).part == 0
+
+
+def test_all_that_legal_orders_lead_to_and_on_from_there() -> None:
+    calls = [Call(("write", "1"), None, 0, 2), Call(("write", "2"), None, 1, 3), Call(("read",), "1", 4, 5)]
+    search = Search(Register(), calls, until=2)
+    search.advance(100)
+    assert (search.verdict, search.ends) == (Verdict.LEGAL, {(frozenset({0, 1}), "1"), (frozenset({0, 1}), "2")})
+    for start, verdict in ((("1"), Verdict.LEGAL), (("2"), Verdict.ILLEGAL)):
+        search = Search(Register(), calls, [(frozenset({0, 1}), start)])
+        search.advance(100)
+        assert search.verdict is verdict
 
 
 def test_what_is_remembered_is_bounded_and_forgetting_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
