@@ -31,11 +31,12 @@ from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.linear import Verdict
 from snapspec.conformance.machines import OPTIONAL
+from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.recordings import proxy
 from snapspec.conformance.recordings.judge import judge
 from snapspec.conformance.recordings.recording import load as load_recording
 from snapspec.conformance.ref_history import RefFinding
-from snapspec.conformance.report.lanes import audit_lines
+from snapspec.conformance.report.audit import audit_lines
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
@@ -43,7 +44,7 @@ from snapspec.conformance.subjects.address import FORMS, parse, require_image, r
 from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.worker import Plan
 
-LEVELS = ("core", "faults", "durable")
+LEVELS = ("core", "concurrent", "faults", "durable")
 
 EXAMPLES = 500
 
@@ -256,6 +257,8 @@ def _level_of(saved: Finding | RefFinding, start: str) -> str:
     kinds = {type(step.op) for step in saved.steps}
     if Faulted in kinds:
         return "faults"
+    if AtOnce in kinds:
+        return "concurrent"
     return "durable" if kinds & {Restart, PowerCut, Together} or start else "core"
 
 
@@ -271,6 +274,10 @@ def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Pl
         raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
     elif level == "faults":
         require_in_process(parse(plan.subject))
+    elif level == "concurrent" and parse(plan.subject).refs:
+        raise CannotRun(
+            "level concurrent is for drivers: a manager of refs is checked under overlapping calls at level core already"
+        )
     return replace(plan, level=level, start=start, kill=kill, power=power)
 
 

@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 from snapspec.conformance.clauses import clauses
-from snapspec.conformance.history import Finding, call_text, line
+from snapspec.conformance.history import Finding, Step, call_text, line
+from snapspec.conformance.overlap import OVERLAPPING, AtOnce
 from snapspec.conformance.ref_history import RefFinding, length
 from snapspec.conformance.run import Run
 from snapspec.model.guards import Door, Rebase
-from snapspec.model.replies import Mismatch
+from snapspec.model.replies import Mismatch, Returned
 from snapspec.model.state import Profile
 
 WIDTH = 110
@@ -27,6 +28,8 @@ def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list
 
     `promise`: how those begin that a driver is held to besides under faults or kills, or, where its power is cut, alone.
     """
+    if promise == OVERLAPPING:
+        return ["SNAP-FAIL-2", "SNAP-LIVE-1", "SNAP-HOLD-1"]
     if promise in ("SNAP-POWER-", "REF-POWER-"):
         return [c for c in clauses() if c.startswith(promise)]
     if refs:
@@ -51,6 +54,8 @@ def finding_lines(found: Finding | RefFinding) -> Iterator[str]:
     """A finding: the shortest history, what was allowed, what came, the clause and its text."""
     if isinstance(found, RefFinding):
         yield from _run_lines(found)
+    elif isinstance(found.steps[-1].op, AtOnce):
+        yield from _overlap_lines(found.steps[-1])
     else:
         yield from _call_lines(found)
     for mismatch in found.mismatches:
@@ -65,6 +70,16 @@ def clause_lines(broken: Iterable[str]) -> Iterator[str]:
         yield from textwrap.wrap(
             f"{clause}: {clauses().get(clause, 'unknown')}", WIDTH, initial_indent="  ", subsequent_indent="    "
         )
+
+
+def _overlap_lines(step: Step) -> Iterator[str]:
+    yield "DIVERGES, with calls that overlap:"
+    yield ""
+    value = step.response.value if isinstance(step.response, Returned) else None
+    lines = [str(text) for text in value] if isinstance(value, tuple) else [line(step)]
+    yield from (f"  {text}".rstrip() for text in lines)
+    yield ""
+    yield "  at the call that has no place:" if isinstance(value, tuple) else "  at one of them:"
 
 
 def _run_lines(found: RefFinding) -> Iterator[str]:
