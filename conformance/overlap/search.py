@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from snapspec.conformance.base_search import BaseSearch
-from snapspec.conformance.draw import Pick, picker
+from snapspec.conformance.draw import Limits, Pick, picker
 from snapspec.conformance.durable import InFlight
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.overlap import AtOnce
@@ -53,8 +53,11 @@ SCENARIOS: tuple[AtOnce, ...] = (
 class OverlapMachine(RuleBasedStateMachine):
     """One plan: drawn call by call, and made at the end."""
 
-    def __init__(self, session: OverlapSession, wanted: Callable[[], bool], found: Callable[[Finding], None]) -> None:
+    def __init__(
+        self, session: OverlapSession, limits: Limits, wanted: Callable[[], bool], found: Callable[[Finding], None]
+    ) -> None:
         super().__init__()
+        self.limits = limits
         self.session = session
         self.running = wanted()
         self.found = found
@@ -70,7 +73,7 @@ class OverlapMachine(RuleBasedStateMachine):
     def call(self, data: st.DataObject) -> None:
         """One more call of one of the callers."""
         pick = picker(data)
-        pick(self.lanes).append(drawn(pick))
+        pick(self.lanes).append(drawn(pick, self.limits))
 
     def teardown(self) -> None:
         """Make the calls."""
@@ -85,7 +88,7 @@ class OverlapMachine(RuleBasedStateMachine):
             raise
 
 
-def drawn(pick: Pick) -> InFlight:
+def drawn(pick: Pick, limits: Limits) -> InFlight:
     """A call on one of very few names."""
     key, name = pick(KEYS), pick(NAMES)
     either = pick((key, name))
@@ -102,7 +105,11 @@ def drawn(pick: Pick) -> InFlight:
         ops.Mounts(key),
         ops.Usage(either),
     )
-    return pick(calls)
+    return pick([op for op in calls if _is_drawn(op, limits)])
+
+
+def _is_drawn(op: InFlight, limits: Limits) -> bool:
+    return type(op).__name__.lower() not in limits.without
 
 
 class OverlapSearch(BaseSearch[OverlapSession, Finding]):
@@ -112,14 +119,16 @@ class OverlapSearch(BaseSearch[OverlapSession, Finding]):
 
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
         """See `BaseSearch`; each is made several times, for the moments decide."""
-        for plan in SCENARIOS[number::workers]:
+        for written in SCENARIOS[number::workers]:
+            lanes = (tuple(op for op in lane if _is_drawn(op, self.limits)) for lane in written.lanes)
+            plan = replace(written, lanes=tuple(lane for lane in lanes if lane))
             found = self.session.often(plan_again(self.session, plan), TRIES // 4) if self.wanted() else None
             if found is not None:
                 self.found(found)
 
     def machine(self) -> RuleBasedStateMachine:
         """See `BaseSearch`."""
-        return OverlapMachine(self.session, self.wanted, self.found)
+        return OverlapMachine(self.session, self.limits, self.wanted, self.found)
 
     def shortest(self, best: Finding, wanted: Callable[[], bool]) -> Finding:
         """See `BaseSearch`. A shorter plan counts when it shows the same within TRIES tries."""
