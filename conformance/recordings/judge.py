@@ -138,11 +138,11 @@ def _cut(part: Part, judged: Judged) -> Window:
     best = whole
     answers = max(0, stuck - BACK)
     window: Window | None = _after(whole, answers)
-    while window is not None and answers < stuck:
+    while window is not None:
         if len(window.starts) <= len(best.starts):
             best = window
         answers += 1
-        window = _after(window, 1 + _answered(window))
+        window = _after(window, 1 + _answered(window)) if answers <= stuck else None
     return best
 
 

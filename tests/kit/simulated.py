@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import sys
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
+from typing import Any
 
-from snapspec.conformance.recordings.recording import Made, Recording, Store
+from snapspec.conformance.codec import encode
+from snapspec.conformance.recordings.recording import FORMAT, Made, Recording, Store
 from snapspec.conformance.subjects.abstract import ModelSubject
 from snapspec.model import ops
 from snapspec.model.ops import Operation
@@ -86,3 +91,23 @@ def broken(whole: Recording, seed: int) -> Recording:
     others = [c.response for c in calls if isinstance(c.op, ops.Stat) and type(c.response) is not type(calls[number].response)]
     calls[number] = replace(calls[number], response=chance.choice(others))
     return replace(whole, calls=tuple(calls))
+
+
+def write(whole: Recording, path: Path) -> None:
+    """The recording as a file."""
+    lines: list[dict[str, Any]] = [{"format": FORMAT, "clock": 0}]
+    for number, store in enumerate(whole.stores):
+        told = {"snapshotter": store.snapshotter, "namespace": store.namespace, "why": store.why}
+        lines.append({"store": number, **told, "records": encode(store.records), "profile": encode(store.profile)})
+    events: list[tuple[int, dict[str, Any]]] = []
+    for number, made in enumerate(whole.calls):
+        said = {"call": number, "store": made.store, "caller": made.caller, "clock": made.clock_began, "op": encode(made.op)}
+        events.append((made.began, said))
+        if made.ended is not None:
+            events.append((made.ended, {"answer": number, "clock": made.clock_ended, "response": encode(made.response)}))
+    lines += [said for _, said in sorted(events, key=lambda event: event[0])]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    write(recording(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), keys=int(sys.argv[4])), Path(sys.argv[5]))
