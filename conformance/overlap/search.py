@@ -13,7 +13,7 @@ from snapspec.conformance.draw import Limits, Pick, picker
 from snapspec.conformance.durable import InFlight
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.overlap import AtOnce
-from snapspec.conformance.overlap.session import TRIES, OverlapSession, plan_again
+from snapspec.conformance.overlap.session import FEWER_TRIES, OverlapSession, plan_again
 from snapspec.conformance.session import Diverged
 from snapspec.conformance.shorten import fewer, shortest, with_less
 from snapspec.model import ops
@@ -122,7 +122,7 @@ class OverlapSearch(BaseSearch[OverlapSession, Finding]):
         for written in SCENARIOS[number::workers]:
             lanes = (tuple(op for op in lane if _is_drawn(op, self.limits)) for lane in written.lanes)
             plan = replace(written, lanes=tuple(lane for lane in lanes if lane))
-            found = self.session.often(plan_again(self.session, plan), TRIES // 4) if self.wanted() else None
+            found = self.session.often(plan_again(self.session, plan), FEWER_TRIES) if self.wanted() else None
             if found is not None:
                 self.found(found)
 
@@ -131,10 +131,10 @@ class OverlapSearch(BaseSearch[OverlapSession, Finding]):
         return OverlapMachine(self.session, self.limits, self.wanted, self.found)
 
     def shortest(self, best: Finding, wanted: Callable[[], bool]) -> Finding:
-        """See `BaseSearch`. A shorter plan counts when it shows the same within TRIES tries."""
+        """See `BaseSearch`. A shorter plan counts when it shows the same within FEWER_TRIES."""
 
         def again(plan: AtOnce) -> Finding | None:
-            return self.session.often(plan_again(self.session, plan), TRIES)
+            return self.session.often(plan_again(self.session, plan), FEWER_TRIES)
 
         return shortest(best, _tries, again, size, wanted)
 

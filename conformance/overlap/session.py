@@ -22,6 +22,9 @@ from snapspec.model.values import Info, Kind
 #: How often a history is made again until it shows what it is to show: the moments decide.
 TRIES = 40
 
+#: The same where a shorter one is tried: there are many to try, and what shows seldom is of no use.
+FEWER_TRIES = 12
+
 #: The most steps of the search for an order of one history. One that needs more is left undecided.
 STEPS = 200_000
 

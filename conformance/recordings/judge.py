@@ -109,14 +109,17 @@ def _of_store(store: Store, made: Sequence[Made], released: bool, budget: int) -
 
 def shown_of(part: Part, judged: Judged) -> Shown:
     """The smallest part that is found of an illegal one, with what is wrong in it."""
-    window = _least(_cut(part, judged))
+    assert judged.stuck is not None
+    stuck = part.calls[judged.stuck]
+    others = [call for call in part.calls if call is not stuck and _changes(call) and _overlap(stuck, call)]
+    window = _least(_cut(part, judged, others))
     search = window.search()
     search.advance(BUDGET)
     judged = search.judged()
     assert judged.stuck is not None
     call = window.calls[judged.stuck]
     mismatches = window.model.mismatches(judged.state, call.operation, call.outcome)
-    if any(_overlap(call, other) for other in window.calls if other is not call):
+    if others:
         alone = Mismatch("SNAP-FAIL-2", "one order of the calls in which each answer is right", "answers that no order gives")
         mismatches = (alone, *mismatches)
     before = tuple(dict.fromkeys(state for _, state in window.starts))
@@ -128,8 +131,11 @@ def _overlap(one: Call, other: Call) -> bool:
     return one.began < (far if other.ended is None else other.ended) and other.began < (far if one.ended is None else one.ended)
 
 
-def _cut(part: Part, judged: Judged) -> Window:
-    """Without what began after the answer that has no place, and from where on the fewest beginnings are possible."""
+def _cut(part: Part, judged: Judged, others: Sequence[Call]) -> Window:
+    """Without what began after the answer that has no place, and from where on the fewest beginnings are possible.
+
+    None of the `others` is left behind, for it is with them that something went wrong.
+    """
     assert judged.stuck is not None
     ended = part.calls[judged.stuck].ended or 0
     calls = tuple(call for call in part.calls if call.began < ended)
@@ -139,7 +145,9 @@ def _cut(part: Part, judged: Judged) -> Window:
     answers = max(0, stuck - BACK)
     window: Window | None = _after(whole, answers)
     while window is not None:
-        if len(window.starts) <= len(best.starts):
+        if best is not whole and not all(any(call is other for call in window.calls) for other in others):
+            break
+        if best is whole or len(window.starts) <= len(best.starts):
             best = window
         answers += 1
         window = _after(window, 1 + _answered(window)) if answers <= stuck else None

@@ -70,6 +70,7 @@ def test_answers_pass_unchanged_and_are_taken_down(workdir: Path) -> None:
     assert main(["audit", str(there.out)]) == 0
 
 
+@pytest.mark.deep
 def test_a_method_that_nobody_knows_passes_too(workdir: Path) -> None:
     async def call(socket: Path) -> tuple[grpc.StatusCode, str]:
         channel = open_channel(f"unix://{socket}")
@@ -87,6 +88,7 @@ def test_a_method_that_nobody_knows_passes_too(workdir: Path) -> None:
         assert answers[0][0] is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.deep
 def test_a_driver_that_dies_is_told_of_and_its_call_is_open(workdir: Path) -> None:
     async def client(remote: RemoteSnapshotter) -> None:
         await remote.prepare("a")
@@ -104,6 +106,7 @@ def test_a_driver_that_dies_is_told_of_and_its_call_is_open(workdir: Path) -> No
     assert judge(load(there.out)).verdict is Verdict.LEGAL
 
 
+@pytest.mark.deep
 def test_a_client_that_goes_away_leaves_an_open_call(workdir: Path) -> None:
     async def client(remote: RemoteSnapshotter) -> None:
         await remote.prepare("a")
@@ -150,6 +153,7 @@ def test_no_line_that_was_acknowledged_is_lost_when_the_recorder_is_killed(workd
     assert judge(recording).verdict is Verdict.LEGAL
 
 
+@pytest.mark.deep
 def test_a_driver_that_says_done_and_has_not_is_found(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def client(remote: RemoteSnapshotter) -> None:
         await remote.prepare("other")
@@ -169,6 +173,7 @@ def test_a_driver_that_says_done_and_has_not_is_found(workdir: Path, capsys: pyt
     assert "'other'" not in text
 
 
+@pytest.mark.deep
 def test_a_place_that_is_taken_is_refused(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with recorded(workdir) as there:
         command = ["record", "--listen", str(there.socket), "--upstream", str(there.plugin), "--out"]
