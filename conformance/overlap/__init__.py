@@ -11,6 +11,10 @@ from snapspec.model import ops
 OVERLAPPING = "SNAP-FAIL-2"
 
 
+#: What a run may leave out: that calls make one key over different parents at the same time.
+PARENTS = "parents"
+
+
 @dataclass(frozen=True, slots=True)
 class AtOnce(ops.Reopen):
     """The calls `first` one after another; then those of each lane one after another, all lanes at the same time.

@@ -12,7 +12,7 @@ from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.draw import Limits, Pick, picker
 from snapspec.conformance.durable import InFlight
 from snapspec.conformance.history import Finding, Step, call_text
-from snapspec.conformance.overlap import AtOnce
+from snapspec.conformance.overlap import PARENTS, AtOnce
 from snapspec.conformance.overlap.session import FEWER_TRIES, OverlapSession, plan_again
 from snapspec.conformance.session import Diverged
 from snapspec.conformance.shorten import fewer, shortest, with_less
@@ -21,6 +21,9 @@ from snapspec.model import ops
 KEYS = ("a", "b")
 NAMES = ("x", "y")
 CALLERS = 4
+
+#: The parent of each key, where it is to have one only.
+ONE_PARENT = {"a": "", "b": "x"}
 
 #: One after another before the rest: nothing, a layer, or a layer and what stands on it.
 FIRST: tuple[tuple[InFlight, ...], ...] = (
@@ -39,6 +42,7 @@ SCENARIOS: tuple[AtOnce, ...] = (
     ),
     AtOnce(first=FIRST[1], lanes=((ops.Commit("x", "a"),), (ops.Walk(), ops.Walk()), (ops.Walk(), ops.Walk()))),
     AtOnce(first=FIRST[2], lanes=((ops.Remove("x"),), (ops.Prepare("a", "x"),), (ops.View("b", "x"),), (ops.Usage("x"),))),
+    AtOnce(first=FIRST[2], lanes=((ops.Prepare("a"),), (ops.View("a", "x"),), (ops.Prepare("a", "x"),))),
     AtOnce(
         first=FIRST[3],
         lanes=(
@@ -109,6 +113,8 @@ def drawn(pick: Pick, limits: Limits) -> InFlight:
 
 
 def _is_drawn(op: InFlight, limits: Limits) -> bool:
+    if PARENTS in limits.without and isinstance(op, ops.Prepare | ops.View) and op.parent != ONE_PARENT[op.key]:
+        return False
     return type(op).__name__.lower() not in limits.without
 
 
