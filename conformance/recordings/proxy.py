@@ -34,6 +34,7 @@ from snapspec.conformance.subjects.remote import (
     version,
 )
 from snapspec.impl.errors import SnapshotError
+from snapspec.model import ops
 from snapspec.model.replies import Lost, Response
 from snapspec.model.values import ErrorClass, Info
 
@@ -177,18 +178,23 @@ class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc comes with
         raise AssertionError("abort raises")
 
     async def _begin(self, asked: Said, headers: dict[str, str | bytes]) -> int:
-        store = await self._store(headers.get("containerd-namespace"), asked.snapshotter)
-        return self.taker.begin(asked.op, store, "containerd-lease" in headers)
+        namespace = str(headers.get("containerd-namespace", ""))
+        store = await self._store(namespace if self.metadata_layer else None, asked.snapshotter)
+        op = asked.op
+        if self.metadata_layer and not namespace and isinstance(op, ops.Nameable):
+            op = ops.Nowhere(op)
+        return self.taker.begin(op, store, "containerd-lease" in headers)
 
-    async def _store(self, header: Any, snapshotter: str) -> int:
+    async def _store(self, namespace: str | None, snapshotter: str) -> int:
         """The number of the store. At its first call, before that goes on, the records are asked for."""
-        namespace = str(header or "") if self.metadata_layer else None
         known = (namespace, snapshotter)
         if known not in self._stores:
             self._stores[known] = asyncio.ensure_future(self._met(namespace, snapshotter))
         return await asyncio.shield(self._stores[known])
 
     async def _met(self, namespace: str | None, snapshotter: str) -> int:
+        if namespace == "":  # nothing is there (DOOR-NS-1)
+            return self.taker.store(Store(snapshotter, namespace))
         remote = RemoteSnapshotter(self.upstream, snapshotter, namespace)
         records: tuple[Info, ...] | None = None
         why = ""

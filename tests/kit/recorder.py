@@ -31,24 +31,32 @@ class Recorded:
 
 
 @contextmanager
+def recorder(upstream: Path, socket: Path, out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A recorder, ready; it is killed afterwards if it runs still."""
+    command = ["record", "--listen", str(socket), "--upstream", str(upstream), "--out", str(out)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-m", "snapspec.conformance", *command], stdout=pipe, stderr=pipe, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("recording: ")
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
 def recorded(directory: Path, variant: str = "right", out: Path | None = None) -> Iterator[Recorded]:
     """Both processes, ready; they are ended afterwards."""
     plugin, socket, out = directory / "p.sock", directory / "r.sock", out or directory / "recording"
     (directory / "store").mkdir()
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [sys.executable, PLUGIN, str(plugin), str(directory / "store"), variant], stdin=pipe, stdout=pipe, text=True
-    ) as driver:
+    command = [sys.executable, PLUGIN, str(plugin), str(directory / "store"), variant]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "ready\n"
-        command = ["record", "--listen", str(socket), "--upstream", str(plugin), "--out", str(out)]
-        with subprocess.Popen(
-            [sys.executable, "-m", "snapspec.conformance", *command], stdout=pipe, stderr=pipe, text=True
-        ) as recorder:
-            assert recorder.stdout is not None
-            assert recorder.stdout.readline().startswith("recording: ")
-            try:
-                yield Recorded(plugin, socket, out, driver, recorder)
-            finally:
-                recorder.kill()
-                driver.kill()
+        try:
+            with recorder(plugin, socket, out) as process:
+                yield Recorded(plugin, socket, out, driver, process)
+        finally:
+            driver.kill()

@@ -6,23 +6,29 @@ import asyncio
 import signal
 import stat
 import statistics
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import containerd as daemons
 import grpc
 import grpc.aio
 import pytest
-from recorder import Recorded, recorded
+from recorder import Recorded, recorded, recorder
+from test_run import command
 
 from snapspec.conformance.cli import main
 from snapspec.conformance.linear import Verdict
 from snapspec.conformance.recordings.judge import judge
+from snapspec.conformance.recordings.lanes import drawn
 from snapspec.conformance.recordings.recording import load
 from snapspec.conformance.subjects.remote import RemoteSnapshotter, TransportLost, open_channel
 from snapspec.impl.errors import NotFound, SnapshotError
 from snapspec.model import ops
 from snapspec.model.replies import Failed, Lost
+
+containerd = daemons.containerd
 
 Client = Callable[[RemoteSnapshotter], Awaitable[None]]
 
@@ -176,15 +182,69 @@ def test_a_driver_that_says_done_and_has_not_is_found(workdir: Path, capsys: pyt
 @pytest.mark.deep
 def test_a_place_that_is_taken_is_refused(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with recorded(workdir) as there:
-        command = ["record", "--listen", str(there.socket), "--upstream", str(there.plugin), "--out"]
-        assert main([*command, str(workdir / "other")]) == 2
+        arguments = ["record", "--listen", str(there.socket), "--upstream", str(there.plugin), "--out"]
+        assert main([*arguments, str(workdir / "other")]) == 2
         assert "name another socket" in capsys.readouterr().err
-        command[2] = str(workdir / "free.sock")
-        assert main([*command, str(there.out)]) == 2
+        arguments[2] = str(workdir / "free.sock")
+        assert main([*arguments, str(there.out)]) == 2
         assert "is there already" in capsys.readouterr().err
-        command[4] = str(workdir / "nowhere.sock")
-        assert main([*command, str(workdir / "other")]) == 2
+        arguments[4] = str(workdir / "nowhere.sock")
+        assert main([*arguments, str(workdir / "other")]) == 2
     assert not (workdir / "other").exists()
+
+
+@pytest.mark.deep
+@pytest.mark.root
+def test_containerd_under_the_kit_is_recorded_and_legal(containerd: daemons.Daemon, workdir: Path) -> None:
+    """Namespaces, leases, content and the collector pass too; calls overlap at the second level."""
+    socket, out = workdir / "r.sock", workdir / "recording"
+    subject = f"containerd:{socket}?snapshotter=overlayfs"
+    with recorder(containerd.socket, socket, out) as process:
+        done = command("check", subject, "--examples", "4", "--jobs", "1", "--without", "collect", "--seed", "1")
+        assert done.returncode == 0, done.stdout + done.stderr
+        without = ("--without", "walk,parents")
+        done = command("check", subject, "--level", "concurrent", "--examples", "4", "--jobs", "1", *without)
+        assert done.returncode == 0, done.stdout + done.stderr
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    recording = load(out)
+    assert len(recording.stores) >= 2
+    assert len(recording.calls) > 500
+    opinion = judge(recording)
+    assert opinion.verdict is Verdict.LEGAL, list(drawn(opinion.shown)) if opinion.shown else opinion
+
+
+@pytest.mark.deep
+@pytest.mark.root
+def test_a_recording_that_cannot_be_written_ends_with_the_remedy(workdir: Path) -> None:
+    """The client is told, and what was acknowledged before stands in the file."""
+
+    async def client(remote: RemoteSnapshotter) -> None:
+        try:
+            for number in range(1000):
+                await remote.prepare(f"{number:04}")
+                answered.append(f"{number:04}")
+        except (TransportLost, SnapshotError) as error:
+            refused.append(str(error))
+
+    answered: list[str] = []
+    refused: list[str] = []
+    small = workdir / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        with recorded(workdir, out=small / "recording") as there:
+            through(there, client)
+            _, errors = there.recorder.communicate(timeout=30)
+            assert there.recorder.returncode == 2
+        assert "make room" in errors
+        assert answered
+        assert refused
+        known = {made.op.key for made in load(small / "recording").calls if isinstance(made.op, ops.Prepare) and made.ended}
+        assert set(answered) <= known
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 @pytest.mark.deep
