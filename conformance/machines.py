@@ -61,8 +61,8 @@ OPERATIONS = (
 )
 
 
-#: What a run may leave out: the operations that are not needed, calls under way when the driver ends, one key over two parents at
-#: once, and kinds of content.
+#: What a run may leave out: the operations that are not needed, calls under way when the driver ends, parents under calls that
+#: overlap, and kinds of content.
 OPTIONAL = (*(entry.name for entry in OPERATIONS if not entry.needed), restart.CUT, PARENTS, *draw.CONTENT)
 
 

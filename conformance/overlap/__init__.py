@@ -11,7 +11,7 @@ from snapspec.model import ops
 OVERLAPPING = "SNAP-FAIL-2"
 
 
-#: What a run may leave out: that calls make one key over different parents at the same time.
+#: What a run may leave out: calls that overlap do not prepare or view over a parent, which others of them may take away.
 PARENTS = "parents"
 
 

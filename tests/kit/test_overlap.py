@@ -149,12 +149,9 @@ def test_containerd_under_overlapping_calls(containerd: daemons.Daemon, snapshot
     """conformance/drivers.md."""
     if snapshotter not in containerd.snapshotters:
         pytest.skip(f"containerd has no {snapshotter} here")
-    result = check(containerd, snapshotter, "--level", "concurrent", "--examples", "40", "--jobs", "1", "--without", without)
+    result = check(containerd, snapshotter, "--level", "concurrent", "--examples", "25", "--jobs", "1", "--without", without)
     assert result.returncode == 0, result.stdout + result.stderr
-    for without, words in (("parents", "SNAP-WALK-1"), ("walk", "mismatched parent")):
-        left_out = f"{without},view" if snapshotter == "native" and without == "parents" else without
-        result = check(
-            containerd, snapshotter, "--level", "concurrent", "--out", "/dev/null", "--jobs", "1", "--without", left_out
-        )
-        assert result.returncode == 1, result.stdout + result.stderr
-        assert words in result.stdout
+    left_out = "parents,view" if snapshotter == "native" else "parents"
+    result = check(containerd, snapshotter, "--level", "concurrent", "--out", "/dev/null", "--jobs", "1", "--without", left_out)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "SNAP-WALK-1" in result.stdout
