@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, vectors, doctor, museum.
+"""The command `snapspec`: smoke, check, replay, record, audit, vectors, doctor, museum.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -29,10 +29,16 @@ from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
+from snapspec.conformance.linear import Verdict
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.mutants import museum
 from snapspec.conformance.mutants.hall import EXHIBITS, find
+from snapspec.conformance.overlap import AtOnce
+from snapspec.conformance.recordings import proxy
+from snapspec.conformance.recordings.judge import judge
+from snapspec.conformance.recordings.recording import load as load_recording
 from snapspec.conformance.ref_history import RefFinding
+from snapspec.conformance.report.audit import audit_lines
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.session import DEADLINE
@@ -41,7 +47,7 @@ from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.vectors import concurrent, make
 from snapspec.conformance.worker import Plan
 
-LEVELS = ("core", "faults", "durable")
+LEVELS = ("core", "concurrent", "faults", "durable")
 
 EXAMPLES = 500
 
@@ -89,6 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     vectors.add_argument("--level", choices=("snapshots", "refs", "concurrent"), default="snapshots", help="what they are of")
     vectors.add_argument("--count", type=_positive, default=200, help="how many histories (default: 200)")
     vectors.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
+    recording = commands.add_parser("record", help="stand between clients and a driver, and write what passes into a file")
+    auditing = commands.add_parser(
+        "audit", help="judge a recording: is there an order of its calls in which all answers are right?"
+    )
+    recording.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="where clients are to connect")
+    recording.add_argument(
+        "--upstream", type=Path, required=True, metavar="SOCKET", help="the socket of the driver or of containerd"
+    )
+    recording.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file for the recording")
+    auditing.add_argument("file", type=Path, help="a file that record has written")
     looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
     visiting = commands.add_parser("museum", help="the checker's track record: known bugs, each found and how fast")
     visiting.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
@@ -139,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
     actions = {smoke: _smoke, check: _check, replay: _replay, vectors: _vectors, looking: _doctor, visiting: _museum}
+    actions |= {recording: _record, auditing: _audit}
     for command, action in actions.items():
         command.set_defaults(action=action)
     return parser
@@ -195,6 +212,23 @@ def _vectors(options: argparse.Namespace) -> int:
     options.out.write_text(make.spelled(made), encoding="ascii")
     print(f"{options.out}: {len(made['histories'])} histories, level {options.level}, seed {options.seed}")
     return 0
+
+
+def _record(options: argparse.Namespace) -> int:
+    def ready() -> None:
+        print(f"recording: {options.listen} -> {options.upstream}, into {options.out}; Ctrl-C or SIGTERM ends it", flush=True)
+
+    proxy.record(options.listen, options.upstream, options.out, ready)
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    opinion = judge(load_recording(options.file))
+    print("\n".join(audit_lines(opinion)))
+    return _VERDICTS[opinion.verdict]
+
+
+_VERDICTS = {Verdict.LEGAL: 0, Verdict.ILLEGAL: 1, Verdict.UNKNOWN: 2}
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -254,6 +288,8 @@ def _level_of(saved: Finding | RefFinding, start: str) -> str:
     kinds = {type(step.op) for step in saved.steps}
     if Faulted in kinds:
         return "faults"
+    if AtOnce in kinds:
+        return "concurrent"
     return "durable" if kinds & {Restart, PowerCut, Together} or start else "core"
 
 
@@ -286,6 +322,10 @@ def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Pl
         raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
     elif level == "faults":
         require_in_process(parse(plan.subject))
+    elif level == "concurrent" and parse(plan.subject).refs:
+        raise CannotRun(
+            "level concurrent is for drivers: a manager of refs is checked under overlapping calls at level core already"
+        )
     return replace(plan, level=level, start=start, kill=kill, power=power)
 
 

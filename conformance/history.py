@@ -13,6 +13,7 @@ from snapspec.conformance.codec import decode, encode
 from snapspec.conformance.durable import PowerCut, Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
+from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
 from snapspec.model import ops
 from snapspec.model.nodes import Tree
@@ -75,6 +76,9 @@ def call_text(op: Operation | RefOperation) -> str:
         return _power_cut_text(op)
     if isinstance(op, Faulted):
         return f"{call_text(op.call)} [{op.text}]"
+    if isinstance(op, AtOnce):
+        lanes = " | ".join("; ".join(map(call_text, lane)) for lane in op.lanes)
+        return "; ".join([*map(call_text, op.first), f"at once: {lanes}"])
     name = type(op).__name__.lower()
     if isinstance(op, Restart):
         name, op = "kill" if op.kill else "stop", replace(op, kill=False)

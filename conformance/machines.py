@@ -13,6 +13,7 @@ from snapspec.conformance.draw import Limits, Scope
 from snapspec.conformance.durable import Restart, restart
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding
+from snapspec.conformance.overlap import PARENTS
 from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.subjects.base import Subject
 from snapspec.model import ops
@@ -60,8 +61,9 @@ OPERATIONS = (
 )
 
 
-#: What a run may leave out: the operations that are not needed, calls under way when the driver ends, and kinds of content.
-OPTIONAL = (*(entry.name for entry in OPERATIONS if not entry.needed), restart.CUT, *draw.CONTENT)
+#: What a run may leave out: the operations that are not needed, calls under way when the driver ends, parents under calls that
+#: overlap, and kinds of content.
+OPTIONAL = (*(entry.name for entry in OPERATIONS if not entry.needed), restart.CUT, PARENTS, *draw.CONTENT)
 
 
 class SnapshotMachine(RuleBasedStateMachine):

@@ -40,6 +40,9 @@ from snapspec.conformance.faults.session import FaultSession
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
 from snapspec.conformance.machine import Surroundings, enter
+from snapspec.conformance.overlap import OVERLAPPING
+from snapspec.conformance.overlap.search import OverlapSearch
+from snapspec.conformance.overlap.session import OverlapSession, replay_plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.ref_search import RefSearch, ref_smoke
 from snapspec.conformance.ref_session import AGAIN, RefSession, play_again
@@ -145,7 +148,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
 def _promise(plan: Plan, session: Session | RefSession) -> str:
     if isinstance(session, ExecRefSession):
         return ANSWERS
-    return {"faults": "SNAP-FAULT-", "durable": "SNAP-DURABLE-"}.get(plan.level, "")
+    return {"faults": "SNAP-FAULT-", "durable": "SNAP-DURABLE-", "concurrent": OVERLAPPING}.get(plan.level, "")
 
 
 def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runner: asyncio.Runner) -> Session | RefSession:
@@ -165,7 +168,8 @@ def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runne
         return ExecRefSession(subject, runner, plan.deadline, _told_to_end)
     if isinstance(subject, RefsSubject):
         return RefSession(subject, runner, plan.deadline, _told_to_end)
-    return Session(subject, runner, plan.deadline, _told_to_end)
+    kind = OverlapSession if plan.level == "concurrent" else Session
+    return kind(subject, runner, plan.deadline, _told_to_end)
 
 
 def _leave(workspace: Workspace) -> None:
@@ -295,6 +299,8 @@ def _replay(session: Session | RefSession, file: Path) -> None:
         _show(session, _again(session, saved))
     elif isinstance(saved, RefFinding):
         raise CannotRun("the history is of refs over a driver: replay it on refs: followed by the driver's address")
+    elif isinstance(session, OverlapSession):
+        _show(session, replay_plan(session, saved.steps))
     else:
         _show(session, replay_often(session, saved.steps))
 
@@ -309,6 +315,8 @@ def _show(session: Session | RefSession, found: Finding | RefFinding | None) -> 
     """Tell what was done, call by call, and what departs from the spec."""
     if isinstance(session, RefSession):
         lines = session.told() if found is None else []
+    elif isinstance(session, OverlapSession):
+        lines = []
     else:
         steps = found.calls if isinstance(found, Finding) else session.steps
         lines = [line(step) for step in steps if not step.check]
@@ -330,13 +338,15 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     began = time.monotonic()
     until, halfway = (began + plan.budget, began + plan.budget / 2) if plan.budget else (float("inf"), float("inf"))
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
-    search: Search | RefSearch
+    search: Search | RefSearch | OverlapSearch
     if isinstance(session, ExecRefSession):
         search = ExecRefSearch(session, limits, until, report)
     elif isinstance(session, RefKillSession):
         search = RefKillSearch(session, limits, until, report)
     elif isinstance(session, RefSession):
         search = RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
+    elif isinstance(session, OverlapSession):
+        search = OverlapSearch(session, limits, until, report)
     elif isinstance(session, FaultSession):
         search = FaultSearch(session, limits, until, report)
     else:
@@ -359,7 +369,7 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     _tell_finding(search.best, search.found_after)
 
 
-def _drawing(plan: Plan, search: Search | RefSearch) -> Callable[[], bool]:
+def _drawing(plan: Plan, search: Search | RefSearch | OverlapSearch) -> Callable[[], bool]:
     """What draws the next batch of histories, and tells whether there was one to draw."""
     drawn = 0
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from snapspec.conformance.adapter.refs import ANSWERS
 from snapspec.conformance.clauses import clauses
-from snapspec.conformance.history import Finding, call_text, line
+from snapspec.conformance.history import Finding, Step, call_text, line
+from snapspec.conformance.overlap import OVERLAPPING, AtOnce
 from snapspec.conformance.ref_history import RefFinding, length
 from snapspec.conformance.run import Run
 from snapspec.model.guards import Door, Rebase
-from snapspec.model.replies import Mismatch
+from snapspec.model.replies import Mismatch, Returned
 from snapspec.model.state import Profile
 
 WIDTH = 110
@@ -35,6 +36,8 @@ def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list
 
     `promise`: how those begin that a driver is held to besides under faults or kills, or, where its power is cut, alone.
     """
+    if promise == OVERLAPPING:
+        return ["SNAP-FAIL-2", "SNAP-LIVE-1", "SNAP-HOLD-1"]
     if promise in ("SNAP-POWER-", "REF-POWER-"):
         return [c for c in clauses() if c.startswith(promise)]
     if refs:
@@ -61,15 +64,32 @@ def finding_lines(found: Finding | RefFinding) -> Iterator[str]:
     """A finding: the shortest history, what was allowed, what came, the clause and its text."""
     if isinstance(found, RefFinding):
         yield from _run_lines(found)
+    elif isinstance(found.steps[-1].op, AtOnce):
+        yield from _overlap_lines(found.steps[-1])
     else:
         yield from _call_lines(found)
     for mismatch in found.mismatches:
-        yield from _mismatch_lines(mismatch)
+        yield from mismatch_lines(mismatch)
     yield ""
-    for clause in dict.fromkeys(m.clause for m in found.mismatches):
+    yield from clause_lines(m.clause for m in found.mismatches)
+
+
+def clause_lines(broken: Iterable[str]) -> Iterator[str]:
+    """The text of each of the clauses, once."""
+    for clause in dict.fromkeys(broken):
         yield from textwrap.wrap(
             f"{clause}: {clauses().get(clause, 'unknown')}", WIDTH, initial_indent="  ", subsequent_indent="    "
         )
+
+
+def _overlap_lines(step: Step) -> Iterator[str]:
+    yield "DIVERGES, with calls that overlap:"
+    yield ""
+    value = step.response.value if isinstance(step.response, Returned) else None
+    lines = [str(text) for text in value] if isinstance(value, tuple) else [line(step)]
+    yield from (f"  {text}".rstrip() for text in lines)
+    yield ""
+    yield "  at the call that has no place:" if isinstance(value, tuple) else "  at one of them:"
 
 
 def _run_lines(found: RefFinding) -> Iterator[str]:
@@ -91,7 +111,8 @@ def _call_lines(found: Finding) -> Iterator[str]:
     yield f"  at call {len(calls)}, {call_text(calls[-1].op)}:"
 
 
-def _mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
+def mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
+    """What was allowed, and what came."""
     for title, text in (("allowed", f"{mismatch.expected}  [{mismatch.clause}]"), ("came", mismatch.came)):
         yield from textwrap.wrap(f"{title:8} {text}", WIDTH, initial_indent="      ", subsequent_indent=" " * 15)
 

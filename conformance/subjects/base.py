@@ -75,6 +75,8 @@ class PortSubject(Subject):
 
     def __init__(self, contents: Contents) -> None:
         self.contents = contents
+        self.measures = True
+        """Whether the layer that a usage tells of is measured too: not where others may change it at that moment."""
         self.prefix = ""
         self.through: Through | None = None
         """What each call of the driver is made through, if anything."""
@@ -181,7 +183,7 @@ class PortSubject(Subject):
     async def _usage(self, driver: Snapshotter, space: int, key: str) -> Reading:
         """Measured first: the measurement syncs, and a driver may count what is on disk only."""
         place = self._places.get((space, key), "")
-        measured = await asyncio.to_thread(measure, place) if Path(place).is_dir() and place else None
+        measured = await asyncio.to_thread(measure, place) if self.measures and place and Path(place).is_dir() else None
         return Reading(await driver.usage(self._key(key)), measured)
 
     async def _list(self, space: int, key: str, held: bool) -> tuple[Mount, ...]:

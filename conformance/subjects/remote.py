@@ -233,8 +233,8 @@ def _decoded(reply: Any) -> Any:
     return reply
 
 
-def _info(info: snapshots_pb2.Info) -> Info:
-    """The record as sent. An unknown kind is read as committed, a missing time as the epoch; an empty label stays to be seen."""
+def info_of(info: snapshots_pb2.Info) -> Info:
+    """The record as it was sent. An unknown kind is read as committed, a missing time as the epoch; an empty label stays."""
     return Info(
         name=info.name,
         parent=info.parent,
@@ -245,7 +245,8 @@ def _info(info: snapshots_pb2.Info) -> Info:
     )
 
 
-def _mounts(reply: Any) -> tuple[Mount, ...]:
+def mounts_of(reply: Any) -> tuple[Mount, ...]:
+    """The mount list of a reply."""
     return tuple(Mount(mount.type, mount.source, tuple(mount.options), mount.target) for mount in reply.mounts)
 
 
@@ -281,14 +282,14 @@ class RemoteSnapshotter:
         request = snapshots_pb2.PrepareSnapshotRequest(
             snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
         )
-        return _mounts(await self._caller.call(self._stub.Prepare, request))
+        return mounts_of(await self._caller.call(self._stub.Prepare, request))
 
     async def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
         """Make the read-only snapshot `key`; give its mount list (SNAP-VIEW)."""
         request = snapshots_pb2.ViewSnapshotRequest(
             snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
         )
-        return _mounts(await self._caller.call(self._stub.View, request))
+        return mounts_of(await self._caller.call(self._stub.View, request))
 
     async def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
         """Turn the active `key` into the committed `name` (SNAP-COMMIT)."""
@@ -305,13 +306,13 @@ class RemoteSnapshotter:
     async def mounts(self, key: str) -> Sequence[Mount]:
         """The mount list of an active snapshot or a view (SNAP-MOUNTS)."""
         request = snapshots_pb2.MountsRequest(snapshotter=self.snapshotter, key=key)
-        return _mounts(await self._caller.call(self._stub.Mounts, request))
+        return mounts_of(await self._caller.call(self._stub.Mounts, request))
 
     async def stat(self, key: str) -> Info:
         """The record of `key` (SNAP-STAT)."""
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=self.snapshotter, key=key)
         reply: snapshots_pb2.StatSnapshotResponse = await self._caller.call(self._stub.Stat, request)
-        return _info(reply.info)
+        return info_of(reply.info)
 
     async def update(self, info: Info, paths: Sequence[str] = ()) -> Info:
         """Change the labels of `info.name`; its parent and kind are sent along, its times are not (SNAP-UPDATE)."""
@@ -320,7 +321,7 @@ class RemoteSnapshotter:
             snapshotter=self.snapshotter, info=record, update_mask={"paths": list(paths)}
         )
         reply: snapshots_pb2.UpdateSnapshotResponse = await self._caller.call(self._stub.Update, request)
-        return _info(reply.info)
+        return info_of(reply.info)
 
     async def usage(self, key: str) -> Usage:
         """What `key` takes for itself (SNAP-USAGE)."""
@@ -334,7 +335,7 @@ class RemoteSnapshotter:
         async with aclosing(self._caller.stream(self._stub.List, request)) as replies:
             async for reply in replies:
                 for info in reply.info:
-                    yield _info(info)
+                    yield info_of(info)
 
     async def cleanup(self) -> None:
         """Free what removed snapshots still hold (SNAP-CLEANUP). Always Unimplemented through containerd."""

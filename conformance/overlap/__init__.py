@@ -1,0 +1,26 @@
+"""Level `concurrent`: calls of several callers on a few shared keys overlap, and are judged as a recording is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snapspec.conformance.durable import InFlight
+from snapspec.model import ops
+
+#: What is owed at this level: every answer is held against the model, and so it is that they have an order.
+OVERLAPPING = "SNAP-FAIL-2"
+
+
+#: What a run may leave out: calls that overlap do not prepare or view over a parent, which others of them may take away.
+PARENTS = "parents"
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce(ops.Reopen):
+    """The calls `first` one after another; then those of each lane one after another, all lanes at the same time.
+
+    Nothing is opened again.
+    """
+
+    first: tuple[InFlight, ...] = ()
+    lanes: tuple[tuple[InFlight, ...], ...] = ()
