@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, doctor.
+"""The command `snapspec`: smoke, check, replay, serve, doctor.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -33,6 +33,7 @@ from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
+from snapspec.conformance.serve import ROOT, serve
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
@@ -79,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     smoke = commands.add_parser("smoke", help="five operations in seconds: does the driver answer at all?")
     check = commands.add_parser("check", help="hold the driver against the spec, with drawn histories")
     replay = commands.add_parser("replay", help="make the calls of a saved history again")
+    serving = commands.add_parser("serve", help="serve a driver as a proxy plugin of containerd, until SIGTERM")
+    serving.add_argument("subject", help="ref:overlay, ref:copy or py:package.module:factory")
+    serving.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="the socket to make and to listen on")
+    serving.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help=f"where the store lies (default: {ROOT})")
     looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
     replay.add_argument("file", type=Path, help="a history that check has saved")
     for command in (smoke, check, replay):
@@ -119,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)")
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
-    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor)):
+    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (serving, _serve), (looking, _doctor)):
         command.set_defaults(action=action)
     return parser
 
@@ -164,6 +169,10 @@ def _seconds(text: str) -> float:
 def _doctor(_: argparse.Namespace) -> int:
     sys.stdout.write(doctor.report(machine.survey()))
     return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    return serve(options.subject, options.listen, options.root)
 
 
 def _smoke(options: argparse.Namespace) -> int:
