@@ -53,6 +53,7 @@ class BaseSnapshotter(ABC):
         self._deleted: list[int] = []
         self._ballast_given = False
         self._making: set[str] = set()
+        self._lists: dict[int, tuple[Mount, ...]] = {}  # of ids that are recorded: none of them ever changes
         self._calls = 0
         self._idle: asyncio.Event | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -165,7 +166,9 @@ class BaseSnapshotter(ABC):
                 made = build(record)
                 made = self._layout.put(made, record.id)
                 self._layout.keep(made)
-                return self._mount_list(record)
+                given = self._mount_list(record)
+            self._lists[number] = given
+            return given
         except BaseException:
             if made and not self._may_be_recorded(number):
                 self._discard(made)
@@ -223,6 +226,8 @@ class BaseSnapshotter(ABC):
             record = self._check_commit(name, key, labels, parent)
             if record.id == synced:
                 self._records.commit(record.id, name, labels)
+        if record.id == synced:
+            self._lists.pop(synced, None)
         return record.id == synced
 
     def _check_commit(self, name: str, key: str, labels: Labels, parent: str) -> Record:
@@ -244,13 +249,16 @@ class BaseSnapshotter(ABC):
     async def mounts(self, key: str) -> Sequence[Mount]:
         """The mount list of an active snapshot or a view (SNAP-MOUNTS)."""
         with self._call():
-            return await self._in_order(self._mounts_of, key)
+            record = self._records.recall(key)
+            given = None if record is None else self._lists.get(record.id)
+            return await self._in_order(self._mounts_of, key) if given is None else given
 
     def _mounts_of(self, key: str) -> tuple[Mount, ...]:
         record = self._known(key)
         if record.kind is Kind.COMMITTED:
             raise FailedPrecondition(f"snapshot {key!r} is committed: prepare or view one on top of it")
-        return self._mount_list(record)
+        given = self._lists[record.id] = self._mount_list(record)
+        return given
 
     def _bind(self, number: int, access: str) -> tuple[Mount, ...]:
         return (Mount("bind", self._layout.fs(number), (access, "rbind")),)
@@ -258,7 +266,12 @@ class BaseSnapshotter(ABC):
     async def stat(self, key: str) -> Info:
         """The record of `key` (SNAP-STAT)."""
         with self._call():
-            return (await self._in_order(self._known, key)).info
+            return (await self._told(key)).info
+
+    async def _told(self, key: str) -> Record:
+        """The record of `key`, at once where it can be recalled."""
+        recalled = self._records.recall(key)
+        return await self._in_order(self._known, key) if recalled is None else recalled
 
     def _known(self, key: str, what: str = "snapshot") -> Record:
         record = self._records.find(key)
@@ -280,7 +293,7 @@ class BaseSnapshotter(ABC):
     async def usage(self, key: str) -> Usage:
         """The bytes and inodes that `key` takes for itself; those of a committed one never change (SNAP-USAGE)."""
         with self._call():
-            record = await self._in_order(self._known, key)
+            record = await self._told(key)
             if record.kind is Kind.VIEW:
                 return Usage(0, 0)
             if record.usage is not None:
@@ -290,6 +303,8 @@ class BaseSnapshotter(ABC):
             except OSError:
                 await self._in_order(self._still_there, record)
                 raise
+            if self._records.recall(key) == record and record.kind is Kind.ACTIVE:
+                return usage
             return await self._in_order(self._measured, record, usage)
 
     def _measure(self, record: Record, stop: Event) -> Usage:
@@ -345,6 +360,7 @@ class BaseSnapshotter(ABC):
             self._records.remove(record.id)
             self._records.forget(gone)
         del self._deleted[: len(gone)]
+        self._lists.pop(record.id, None)
         return record.id
 
     # --- deleting
