@@ -216,7 +216,9 @@ def make_served(address: Address, root: Path) -> Served:
     if address.place == "overlay" and not is_root:
         raise CannotRun("what ref:overlay gives is mounted by root alone: run as root, or serve ref:copy")
     here = Surroundings("root" if is_root else "none", "no root", Answer(is_root, "as root"))
-    return _reference_at(root, address, here, contents, ReferenceSubject)
+    subject = _reference_at(root, address, here, contents, ReferenceSubject)
+    subject.take_over = True
+    return subject
 
 
 def require_in_process(address: Address) -> None:

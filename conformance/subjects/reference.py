@@ -47,6 +47,8 @@ class ReferenceSubject(PortSubject):
     """The reference in a directory of the run. `size` and `file_system` are those of the pool."""
 
     reopens = True
+    take_over = False
+    """Whether a pool that others have mounted things from is opened beside them: only where it is served to others."""
 
     def __init__(self, name: str, contents: Contents, directory: Path, ground: Ground, size: int, file_system: str) -> None:
         super().__init__(contents)
@@ -77,7 +79,9 @@ class ReferenceSubject(PortSubject):
             if self.ground.driver == "copy":
                 return await open_copy(str(self.directory))
             return await open_overlay(str(self.directory), userxattr=self.ground.userxattr)
-        pool = await asyncio.to_thread(open_pool, str(self.directory), size=self.size, file_system=self.file_system)
+        pool = await asyncio.to_thread(
+            open_pool, str(self.directory), size=self.size, file_system=self.file_system, take_over=self.take_over
+        )
         return await _over(pool)
 
     async def reopen(self, close_twice: bool) -> None:

@@ -10,7 +10,7 @@ import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -24,11 +24,13 @@ from snapspec.conformance.proto import snapshots_pb2_grpc
 from snapspec.conformance.service import LISTS, MESSAGE_BYTES, NAME, OPTIONS, PAGE_RECORDS, Service, pages
 from snapspec.conformance.subjects.remote import RemoteSnapshotter
 from snapspec.conformance.wire import ERROR_CLASSES, STATUS
-from snapspec.impl.mounts import mountpoints_below
+from snapspec.impl.mounts import mounted, mountpoints_below
 from snapspec.impl.overlay import open_overlay
 from snapspec.model.values import ErrorClass, Info, Kind, Mount
 
 _stub: Callable[[grpc.aio.Channel], Any] = snapshots_pb2_grpc.SnapshotsStub  # generated without types
+
+T = TypeVar("T")
 
 #: Seconds in which a call that nothing hinders has answered, on a busy machine too.
 SOON = 10.0
@@ -51,18 +53,25 @@ def refused(capsys: pytest.CaptureFixture[str], subject: str, listen: Path, root
     return problems
 
 
-@asynchronous
-async def lasting(server: Server, there: bool) -> None:
-    """One layer is made in the first life, and is there in the second."""
-    remote = RemoteSnapshotter(server.address, "snapspec")
-    try:
-        if not there:
-            await remote.prepare("k", labels={"a": "b"})
-            await remote.commit("layer", "k", {"c": "d"})
-        info = await remote.stat("layer")
-        assert (info.kind, info.labels) == (Kind.COMMITTED, (("c", "d"),))
-    finally:
-        await remote.close()
+def asked(server: Server, call: Callable[[RemoteSnapshotter], Awaitable[T]]) -> T:
+    """What a client is answered."""
+
+    async def connected_once() -> T:
+        remote = RemoteSnapshotter(server.address, "snapspec")
+        try:
+            return await call(remote)
+        finally:
+            await remote.close()
+
+    return asyncio.run(connected_once())
+
+
+async def two_layers(remote: RemoteSnapshotter) -> Sequence[Mount]:
+    """The mount list of the snapshot `k` on two layers, the upper one with labels."""
+    for number, parent in ((1, ""), (2, "layer1")):
+        await remote.prepare("k", parent)
+        await remote.commit(f"layer{number}", "k", {"number": str(number)})
+    return await remote.prepare("k", "layer2")
 
 
 @pytest.mark.root
@@ -71,7 +80,9 @@ def test_a_store_outlives_its_server(workdir: Path) -> None:
     with served(workdir) as server:
         assert stat.S_IMODE(server.socket.lstat().st_mode) == 0o600
         assert "overlay on a pool of its own" in server.said
-        lasting(server, there=False)
+        asked(server, two_layers)
+        before = asked(server, lambda remote: remote.stat("layer2"))
+        assert (before.kind, before.parent, before.labels) == (Kind.COMMITTED, "layer1", (("number", "2"),))
         assert mountpoints_below(str(workdir)) == [str(server.root / "mnt")]
         assert server.end(signal.SIGINT) == 0
         assert mountpoints_below(str(workdir)) == []
@@ -80,8 +91,32 @@ def test_a_store_outlives_its_server(workdir: Path) -> None:
         assert server.end(signal.SIGKILL) == -signal.SIGKILL
         assert server.socket.is_socket(), "left behind, and nobody answers there"
         server.start()
-        lasting(server, there=True)
+        assert asked(server, lambda remote: remote.stat("layer2")) == before
     assert mountpoints_below(str(workdir)) == []
+
+
+@pytest.mark.deep  # for the seconds that closing waits
+@pytest.mark.root
+def test_what_stands_on_the_store_outlives_its_server(workdir: Path) -> None:
+    """A server that is ended under a container leaves it what it needs, and the next one goes on beside it."""
+    server, target = Server(workdir), workdir / "m"
+    target.mkdir()
+    server.start()
+    try:
+        with mounted(asked(server, two_layers), str(target)) as directory:
+            Path(directory, "before").write_text("x")
+            assert server.end() == 0
+            assert "the store stays open for those who use it" in server.log.read_text()
+            Path(directory, "between").write_text("y")
+            server.start()
+            Path(directory, "after").write_text("z")
+        asked(server, lambda remote: remote.commit("layer3", "k"))
+        with mounted(asked(server, lambda remote: remote.view("v", "layer3")), str(target)) as directory:
+            assert sorted(os.listdir(directory)) == ["after", "before", "between"]
+    finally:
+        assert server.end() == 0
+    assert mountpoints_below(str(workdir)) == []
+    assert not [path for path in Path("/sys/block").glob("loop*/loop/backing_file") if str(workdir) in path.read_text()]
 
 
 def test_what_is_no_place_for_a_socket_is_refused(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,6 +242,7 @@ async def test_clients_that_do_not_read_for_long_lose_their_place(workdir: Path,
         lists = [_stub(idle).List(pb.ListSnapshotsRequest()) for _ in range(LISTS)]
         await asyncio.wait_for(lists[0].read(), SOON)
         await again(other, 400)
+        await asyncio.sleep(0.5)  # by now the time of each is over
         with pytest.raises(grpc.aio.AioRpcError, match=r"were not read for 0.2 s"):
             await read_all(lists[0])
         assert not any(call.done() for call in lists[1:])
