@@ -161,6 +161,6 @@ def test_the_kit_finds_nothing(both: Both) -> None:
 @pytest.mark.deep
 def test_the_kit_finds_nothing_for_long(both: Both) -> None:
     """Neither at the plugin's own socket nor through containerd, but for what is known of containerd itself."""
-    options = ("--seed", "5", "--jobs", "1", "--examples", "40")
+    options = ("--seed", "5", "--jobs", "1", "--examples", "20")
     both.kit("check", f"plugin:{both.server.socket}", *options)
     both.kit("check", f"containerd:{both.daemon.socket}?snapshotter=snapspec", "--without", "collect", *options)
