@@ -13,7 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event
 from typing import ParamSpec, TypeVar
 
@@ -53,6 +53,8 @@ class BaseSnapshotter(ABC):
         self._deleted: list[int] = []
         self._ballast_given = False
         self._making: set[str] = set()
+        self._flushing = asyncio.Lock()
+        self._next_flush: asyncio.Task[None] | None = None
         self._lists: dict[int, tuple[Mount, ...]] = {}  # of ids that are recorded: none of them ever changes
         self._calls = 0
         self._idle: asyncio.Event | None = None
@@ -212,8 +214,19 @@ class BaseSnapshotter(ABC):
             done = False
             while not done:
                 record = await self._in_order(self._check_commit, name, key, wanted, parent)
-                await self._beside(self._flush)
+                await self._flushed()
                 done = await self._in_order(self._commit, name, key, wanted, parent, record.id)
+
+    async def _flushed(self) -> None:
+        """Wait for a flush that begins from now on. Those who wait while one runs share the next."""
+        if self._next_flush is None:
+            self._next_flush = asyncio.get_running_loop().create_task(self._flush_next())
+        await settled(self._next_flush)
+
+    async def _flush_next(self) -> None:
+        async with self._flushing:
+            self._next_flush = None
+            await self._beside(self._flush)
 
     def _flush(self) -> None:
         """Everything is on the disk, and takes the blocks that it will take from now on (SNAP-USAGE)."""
@@ -325,9 +338,7 @@ class BaseSnapshotter(ABC):
             return usage
         if now.usage is not None:  # a call at the same time was first
             return now.usage
-        # A full pool is no reason not to answer: measured again it is the same.
-        with suppress(ResourceExhausted), self._records.write():
-            self._records.keep_usage(record.id, usage)
+        self._records.keep_usage(record.id, usage)
         return usage
 
     # --- changing

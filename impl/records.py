@@ -9,7 +9,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,8 @@ _ANCESTORS = """
     SELECT id FROM chain ORDER BY depth
 """
 
+_KEEP_USAGE = "UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND size IS NULL"
+
 _CLOSED = "the records are closed: open the snapshotter again"
 
 Value = int | str | bytes | None
@@ -95,6 +97,7 @@ class Records:
         self._recalled: dict[str, Record] = {}
         self._names: dict[int, str] = {}
         self._changed: list[Record] = []
+        self._usages: dict[int, Usage] = {}  # that the store does not have yet
 
     def open(self) -> None:
         """Open the store, or make it. Raises FailedPrecondition when it is open elsewhere or of a newer version."""
@@ -113,6 +116,9 @@ class Records:
 
     def close(self) -> None:
         """Move what the log holds into the file and close it; a second close does nothing."""
+        if self._db is not None and self._usages:
+            with suppress(SnapshotError), self.write():
+                pass  # a usage that does not reach the disk is measured again
         db, self._db = self._db, None
         self._recalled.clear()
         if db is not None:
@@ -125,12 +131,15 @@ class Records:
         self._changed.clear()
         with _translated(self._path), transaction(self._opened()):
             yield
+            for number, usage in self._usages.items():
+                self._change(_KEEP_USAGE, usage.size, usage.inodes, number)
+        self._usages.clear()
         for record in self._changed:
             self._keep(record)
 
     def find(self, name: str) -> Record | None:
         """The record of `name`, or None."""
-        found = _first(self._all(_RECORDS + "WHERE s.name = ?", to_blob(name)))
+        found = self._first(self._all(_RECORDS + "WHERE s.name = ?", to_blob(name)))
         if found is not None and not self._opened().in_transaction:
             self._keep(found)
         return found
@@ -148,7 +157,7 @@ class Records:
 
     def get(self, number: int) -> Record | None:
         """The record of the id `number`, or None."""
-        return _first(self._all(_RECORDS + "WHERE s.id = ?", number))
+        return self._first(self._all(_RECORDS + "WHERE s.id = ?", number))
 
     def all(self) -> list[Record]:
         """Every record at one point in time, sorted by name."""
@@ -203,13 +212,18 @@ class Records:
         return changed
 
     def keep_usage(self, number: int, usage: Usage) -> None:
-        """Keep what the committed id `number` was measured to take; the first measurement stays for ever."""
+        """Keep what the committed id `number` was measured to take; the first measurement stays for ever.
+
+        It is told from now on, and is on the disk with the next change or when the store is closed: nobody waits for that, since
+        measured again it is the same.
+        """
         self._drop(number)
-        self._change("UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND size IS NULL", usage.size, usage.inodes, number)
+        self._usages.setdefault(number, usage)
 
     def remove(self, number: int) -> None:
         """Take the record of the id `number` away; its directory is trash from now on."""
         self._drop(number)
+        self._usages.pop(number, None)
         self._change("DELETE FROM snapshots WHERE id = ?", number)
         self._change("INSERT INTO trash (id) VALUES (?)", number)
 
@@ -221,6 +235,12 @@ class Records:
         """The directories of these removed ids are gone."""
         for number in numbers:
             self._change("DELETE FROM trash WHERE id = ?", number)
+
+    def _first(self, rows: list[Row]) -> Record | None:
+        if not rows:
+            return None
+        found = _record(rows[0])
+        return replace(found, usage=self._usages.get(found.id)) if found.usage is None else found
 
     def _opened(self) -> Database:
         if self._db is None:
@@ -247,10 +267,6 @@ def _translated(path: str) -> Iterator[None]:
         if is_held(error):
             raise FailedPrecondition(f"{path} is open elsewhere: close it there first") from error
         raise SnapshotError(f"the records {path} cannot be used: {error}") from error
-
-
-def _first(rows: list[Row]) -> Record | None:
-    return _record(rows[0]) if rows else None
 
 
 def _record(row: Row) -> Record:

@@ -286,7 +286,8 @@ def test_pages_are_bounded() -> None:
 @asynchronous
 async def test_what_no_client_should_send_is_refused(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each with a status that says whose fault it is; the service goes on."""
-    async with serving(workdir, await open_overlay(str(workdir / "store"))) as address, connected(address) as channel:
+    store = await open_overlay(str(workdir / "store"))
+    async with serving(workdir, store) as address, connected(address) as channel:
         stub = _stub(channel)
         assert await code(stub.Update(pb.UpdateSnapshotRequest())) is grpc.StatusCode.INVALID_ARGUMENT
         assert await code(stub.Stat(pb.StatSnapshotRequest())) is grpc.StatusCode.NOT_FOUND
@@ -309,6 +310,7 @@ async def test_what_no_client_should_send_is_refused(workdir: Path, capsys: pyte
             await stub.Prepare(pb.PrepareSnapshotRequest(key=name))
             assert (await stub.Stat(pb.StatSnapshotRequest(key=name))).info.name == name
             await stub.Remove(pb.RemoveSnapshotRequest(key=name))
+    await store.close()
 
 
 @asynchronous
