@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, record, audit, vectors, doctor, museum.
+"""The command `snapspec`: smoke, check, replay, record, audit, serve, vectors, doctor, museum.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -41,6 +41,7 @@ from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.audit import audit_lines
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
+from snapspec.conformance.serve import ROOT, serve
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
@@ -105,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     recording.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file for the recording")
     auditing.add_argument("file", type=Path, help="a file that record has written")
+    serving = commands.add_parser("serve", help="serve a driver as a proxy plugin of containerd, until SIGTERM")
+    serving.add_argument("subject", help="ref:overlay, ref:copy or py:package.module:factory")
+    serving.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="the socket to make and to listen on")
+    serving.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help=f"where the store lies (default: {ROOT})")
     looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
     visiting = commands.add_parser("museum", help="the checker's track record: known bugs, each found and how fast")
     visiting.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
@@ -155,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
     actions = {smoke: _smoke, check: _check, replay: _replay, vectors: _vectors, looking: _doctor, visiting: _museum}
-    actions |= {recording: _record, auditing: _audit}
+    actions |= {recording: _record, auditing: _audit, serving: _serve}
     for command, action in actions.items():
         command.set_defaults(action=action)
     return parser
@@ -229,6 +234,10 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 _VERDICTS = {Verdict.LEGAL: 0, Verdict.ILLEGAL: 1, Verdict.UNKNOWN: 2}
+
+
+def _serve(options: argparse.Namespace) -> int:
+    return serve(options.subject, options.listen, options.root)
 
 
 def _smoke(options: argparse.Namespace) -> int:

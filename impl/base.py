@@ -13,7 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event
 from typing import ParamSpec, TypeVar
 
@@ -53,6 +53,9 @@ class BaseSnapshotter(ABC):
         self._deleted: list[int] = []
         self._ballast_given = False
         self._making: set[str] = set()
+        self._flushing = asyncio.Lock()
+        self._next_flush: asyncio.Task[None] | None = None
+        self._lists: dict[int, tuple[Mount, ...]] = {}  # of ids that are recorded: none of them ever changes
         self._calls = 0
         self._idle: asyncio.Event | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -165,7 +168,9 @@ class BaseSnapshotter(ABC):
                 made = build(record)
                 made = self._layout.put(made, record.id)
                 self._layout.keep(made)
-                return self._mount_list(record)
+                given = self._mount_list(record)
+            self._lists[number] = given
+            return given
         except BaseException:
             if made and not self._may_be_recorded(number):
                 self._discard(made)
@@ -209,8 +214,19 @@ class BaseSnapshotter(ABC):
             done = False
             while not done:
                 record = await self._in_order(self._check_commit, name, key, wanted, parent)
-                await self._beside(self._flush)
+                await self._flushed()
                 done = await self._in_order(self._commit, name, key, wanted, parent, record.id)
+
+    async def _flushed(self) -> None:
+        """Wait for a flush that begins from now on. Those who wait while one runs share the next."""
+        if self._next_flush is None:
+            self._next_flush = asyncio.get_running_loop().create_task(self._flush_next())
+        await settled(self._next_flush)
+
+    async def _flush_next(self) -> None:
+        async with self._flushing:
+            self._next_flush = None
+            await self._beside(self._flush)
 
     def _flush(self) -> None:
         """Everything is on the disk, and takes the blocks that it will take from now on (SNAP-USAGE)."""
@@ -223,6 +239,8 @@ class BaseSnapshotter(ABC):
             record = self._check_commit(name, key, labels, parent)
             if record.id == synced:
                 self._records.commit(record.id, name, labels)
+        if record.id == synced:
+            self._lists.pop(synced, None)
         return record.id == synced
 
     def _check_commit(self, name: str, key: str, labels: Labels, parent: str) -> Record:
@@ -244,13 +262,16 @@ class BaseSnapshotter(ABC):
     async def mounts(self, key: str) -> Sequence[Mount]:
         """The mount list of an active snapshot or a view (SNAP-MOUNTS)."""
         with self._call():
-            return await self._in_order(self._mounts_of, key)
+            record = self._records.recall(key)
+            given = None if record is None else self._lists.get(record.id)
+            return await self._in_order(self._mounts_of, key) if given is None else given
 
     def _mounts_of(self, key: str) -> tuple[Mount, ...]:
         record = self._known(key)
         if record.kind is Kind.COMMITTED:
             raise FailedPrecondition(f"snapshot {key!r} is committed: prepare or view one on top of it")
-        return self._mount_list(record)
+        given = self._lists[record.id] = self._mount_list(record)
+        return given
 
     def _bind(self, number: int, access: str) -> tuple[Mount, ...]:
         return (Mount("bind", self._layout.fs(number), (access, "rbind")),)
@@ -258,7 +279,12 @@ class BaseSnapshotter(ABC):
     async def stat(self, key: str) -> Info:
         """The record of `key` (SNAP-STAT)."""
         with self._call():
-            return (await self._in_order(self._known, key)).info
+            return (await self._told(key)).info
+
+    async def _told(self, key: str) -> Record:
+        """The record of `key`, at once where it can be recalled."""
+        recalled = self._records.recall(key)
+        return await self._in_order(self._known, key) if recalled is None else recalled
 
     def _known(self, key: str, what: str = "snapshot") -> Record:
         record = self._records.find(key)
@@ -280,7 +306,7 @@ class BaseSnapshotter(ABC):
     async def usage(self, key: str) -> Usage:
         """The bytes and inodes that `key` takes for itself; those of a committed one never change (SNAP-USAGE)."""
         with self._call():
-            record = await self._in_order(self._known, key)
+            record = await self._told(key)
             if record.kind is Kind.VIEW:
                 return Usage(0, 0)
             if record.usage is not None:
@@ -290,6 +316,8 @@ class BaseSnapshotter(ABC):
             except OSError:
                 await self._in_order(self._still_there, record)
                 raise
+            if self._records.recall(key) == record and record.kind is Kind.ACTIVE:
+                return usage
             return await self._in_order(self._measured, record, usage)
 
     def _measure(self, record: Record, stop: Event) -> Usage:
@@ -310,9 +338,7 @@ class BaseSnapshotter(ABC):
             return usage
         if now.usage is not None:  # a call at the same time was first
             return now.usage
-        # A full pool is no reason not to answer: measured again it is the same.
-        with suppress(ResourceExhausted), self._records.write():
-            self._records.keep_usage(record.id, usage)
+        self._records.keep_usage(record.id, usage)
         return usage
 
     # --- changing
@@ -345,6 +371,7 @@ class BaseSnapshotter(ABC):
             self._records.remove(record.id)
             self._records.forget(gone)
         del self._deleted[: len(gone)]
+        self._lists.pop(record.id, None)
         return record.id
 
     # --- deleting

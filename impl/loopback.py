@@ -27,6 +27,9 @@ from snapspec.impl.mounts import attached_loop, mount_table, open_loop, undistur
 #: Seconds that closing and recovering wait for the kernel to let go of a loop device.
 PATIENCE = 5.0
 
+#: The same for opening one that may be taken over: what a process that has just died used is free in much less.
+SETTLING = 1.0
+
 BALLAST = 1 << 20
 
 _IMAGE = "pool.img"
@@ -103,12 +106,13 @@ Identity = tuple[int, int]
 # --- opening ---
 
 
-def open_pool(directory: str, *, size: int = 256 << 20, file_system: str = "ext4") -> Pool:
+def open_pool(directory: str, *, size: int = 256 << 20, file_system: str = "ext4", take_over: bool = False) -> Pool:
     """The pool in `directory`, mounted; made first, with `size` bytes, where there is none. `size` counts for nothing later.
 
     `directory` is made when only its parent is there. What a crashed process left of this pool is taken away, and of this pool
-    only. Raises PoolBusy when another process has it open or something still stands on it, PoolError with the remedy for what
-    can be foreseen, OSError for the rest. After an error or an interrupt nothing is mounted, attached or half made.
+    only; with `take_over` what still stands on it goes on, and the pool is mounted beside it. Raises PoolBusy when another
+    process has it open or something still stands on it, PoolError with the remedy for what can be foreseen, OSError for the
+    rest. After an error or an interrupt nothing more is mounted or attached than before, and nothing is half made.
     """
     kind = _FILE_SYSTEMS.get(file_system)
     if kind is None:
@@ -117,7 +121,7 @@ def open_pool(directory: str, *, size: int = 256 << 20, file_system: str = "ext4
     made = _own_directory(directory)
     pool = Pool(os.path.realpath(directory), file_system)
     try:
-        undisturbed(lambda: pool._open(kind, size))
+        undisturbed(lambda: pool._open(kind, size, take_over))
     except BaseException:
         undisturbed(lambda: pool._abandon(made))
         raise
@@ -169,7 +173,7 @@ class Pool:
 
     # The steps of opening. Each may fail: it is noted before it is taken, and `_abandon` looks at what is there.
 
-    def _open(self, kind: _FileSystem, size: int) -> None:
+    def _open(self, kind: _FileSystem, size: int, take_over: bool) -> None:
         self._take_lock()
         with suppress(FileExistsError):
             os.mkdir(self.root, 0o700)
@@ -177,13 +181,32 @@ class Pool:
         if not os.path.lexists(self._image):
             self._make_image(kind, size)
         identity = self._know_image()
-        _take_apart(identity, self.root)
-        if kind.check:
-            _check(kind, self._image)
-        self._identity = identity
-        with _refusals_explained(self.file_system), attached_loop(self._image) as device:
-            syscalls.mount(device, self.root, self.file_system, syscalls.MS_NOATIME, kind.options)
+        try:
+            _take_apart(identity, self.root, SETTLING if take_over else PATIENCE)
+        except PoolBusy:
+            if not take_over:
+                raise
+            self._take_over(kind, identity)
+        else:
+            if kind.check:
+                _check(kind, self._image)
+            self._identity = identity
+            with _refusals_explained(self.file_system), attached_loop(self._image) as device:
+                syscalls.mount(device, self.root, self.file_system, syscalls.MS_NOATIME, kind.options)
         self.restore_ballast()
+
+    def _take_over(self, kind: _FileSystem, identity: Identity) -> None:
+        """Mount the file system where it is in use: from the same loop device it is the same one, and needs no recovery."""
+        numbers = [number for number in _candidates() if _ask(number, identity)]
+        mounts = mount_table(self.root)
+        if len(numbers) != 1 or (mounts and (len(mounts) > 1 or _device_number(mounts[0].source) != numbers[0])):
+            raise PoolBusy(f"{self._image!r} is in use by others than its users; unmount what stands in {self.root!r}, try again")
+        with _opened_loop(numbers[0]) as device:  # open here, it stays on the image
+            if not _is_on(device, identity):
+                raise PoolBusy(f"what stood on {self._image!r} has just ended; try again")
+            self._identity = identity
+            if not mounts:
+                syscalls.mount(f"/dev/loop{numbers[0]}", self.root, self.file_system, syscalls.MS_NOATIME, kind.options)
 
     def _take_lock(self) -> None:
         """Locks the pool. A lock file that an opener who failed has deleted meanwhile locks nothing: then it is made again."""
@@ -363,9 +386,9 @@ class Pool:
 # --- taking apart ---
 
 
-def _take_apart(image: Identity, root: str) -> None:
+def _take_apart(image: Identity, root: str, patience: float = PATIENCE) -> None:
     """Unmounts `root` if it is mounted from `image`, and waits until no loop device is on `image`. All may be gone already."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while mounts := mount_table(root):
         top = mounts[-1]
         if top.point != root or not _ask(_device_number(top.source), image):

@@ -1,6 +1,6 @@
 """The durable records of a snapshotter: one row for each snapshot, in sqlite, inside the root that holds the data too.
 
-Everything here is to be used from the one thread that opened the store.
+Everything here is to be used from the one thread that opened the store, but for `recall`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +54,8 @@ _ANCESTORS = """
     SELECT id FROM chain ORDER BY depth
 """
 
+_KEEP_USAGE = "UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND size IS NULL"
+
 _CLOSED = "the records are closed: open the snapshotter again"
 
 Value = int | str | bytes | None
@@ -90,6 +92,12 @@ class Records:
     def __init__(self, path: str) -> None:
         self._path = path
         self._db: Database | None = None
+        # Records as they are in the store, and their names by id. What a transaction changes is taken out before it is durable
+        # and put in after it, so that what stands here is never older than what was told.
+        self._recalled: dict[str, Record] = {}
+        self._names: dict[int, str] = {}
+        self._changed: list[Record] = []
+        self._usages: dict[int, Usage] = {}  # that the store does not have yet
 
     def open(self) -> None:
         """Open the store, or make it. Raises FailedPrecondition when it is open elsewhere or of a newer version."""
@@ -108,7 +116,11 @@ class Records:
 
     def close(self) -> None:
         """Move what the log holds into the file and close it; a second close does nothing."""
+        if self._db is not None and self._usages:
+            with suppress(SnapshotError), self.write():
+                pass  # a usage that does not reach the disk is measured again
         db, self._db = self._db, None
+        self._recalled.clear()
         if db is not None:
             with _translated(self._path):
                 db.close()
@@ -116,16 +128,36 @@ class Records:
     @contextmanager
     def write(self) -> Iterator[None]:
         """One transaction: durable when the block ends, undone when anything at all is raised in it."""
+        self._changed.clear()
         with _translated(self._path), transaction(self._opened()):
             yield
+            for number, usage in self._usages.items():
+                self._change(_KEEP_USAGE, usage.size, usage.inodes, number)
+        self._usages.clear()
+        for record in self._changed:
+            self._keep(record)
 
     def find(self, name: str) -> Record | None:
         """The record of `name`, or None."""
-        return _first(self._all(_RECORDS + "WHERE s.name = ?", to_blob(name)))
+        found = self._first(self._all(_RECORDS + "WHERE s.name = ?", to_blob(name)))
+        if found is not None and not self._opened().in_transaction:
+            self._keep(found)
+        return found
+
+    def recall(self, name: str) -> Record | None:
+        """The record of `name`, if it can be told from memory: then it is what `find` gives. For any thread."""
+        return self._recalled.get(name)
+
+    def _keep(self, record: Record) -> None:
+        self._recalled[record.name] = record
+        self._names[record.id] = record.name
+
+    def _drop(self, number: int) -> None:
+        self._recalled.pop(self._names.pop(number, ""), None)
 
     def get(self, number: int) -> Record | None:
         """The record of the id `number`, or None."""
-        return _first(self._all(_RECORDS + "WHERE s.id = ?", number))
+        return self._first(self._all(_RECORDS + "WHERE s.id = ?", number))
 
     def all(self) -> list[Record]:
         """Every record at one point in time, sorted by name."""
@@ -152,10 +184,13 @@ class Records:
             now,
         )
         [(number,)] = self._all("SELECT last_insert_rowid()")
-        return Record(number, name, kind, parent.id if parent else None, parent.name if parent else "", labels, now, now)
+        made = Record(number, name, kind, parent.id if parent else None, parent.name if parent else "", labels, now, now)
+        self._changed.append(made)
+        return made
 
     def commit(self, number: int, name: str, labels: Labels) -> None:
         """Make the id `number` the committed `name`, born now."""
+        self._drop(number)
         now = time.time_ns()
         self._change(
             "UPDATE snapshots SET kind = ?, name = ?, labels = ?, created = ?, updated = ? WHERE id = ?",
@@ -169,16 +204,26 @@ class Records:
 
     def relabel(self, record: Record, labels: Labels) -> Record:
         """Give `record` these labels now; the record as it then is."""
+        self._drop(record.id)
         updated = max(time.time_ns(), record.created)  # a clock that was set back does not break updated >= created
         self._change("UPDATE snapshots SET labels = ?, updated = ? WHERE id = ?", _to_json(labels), updated, record.id)
-        return replace(record, labels=labels, updated=updated)
+        changed = replace(record, labels=labels, updated=updated)
+        self._changed.append(changed)
+        return changed
 
     def keep_usage(self, number: int, usage: Usage) -> None:
-        """Keep what the committed id `number` was measured to take; the first measurement stays for ever."""
-        self._change("UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND size IS NULL", usage.size, usage.inodes, number)
+        """Keep what the committed id `number` was measured to take; the first measurement stays for ever.
+
+        It is told from now on, and is on the disk with the next change or when the store is closed: nobody waits for that, since
+        measured again it is the same.
+        """
+        self._drop(number)
+        self._usages.setdefault(number, usage)
 
     def remove(self, number: int) -> None:
         """Take the record of the id `number` away; its directory is trash from now on."""
+        self._drop(number)
+        self._usages.pop(number, None)
         self._change("DELETE FROM snapshots WHERE id = ?", number)
         self._change("INSERT INTO trash (id) VALUES (?)", number)
 
@@ -190,6 +235,12 @@ class Records:
         """The directories of these removed ids are gone."""
         for number in numbers:
             self._change("DELETE FROM trash WHERE id = ?", number)
+
+    def _first(self, rows: list[Row]) -> Record | None:
+        if not rows:
+            return None
+        found = _record(rows[0])
+        return replace(found, usage=self._usages.get(found.id)) if found.usage is None else found
 
     def _opened(self) -> Database:
         if self._db is None:
@@ -216,10 +267,6 @@ def _translated(path: str) -> Iterator[None]:
         if is_held(error):
             raise FailedPrecondition(f"{path} is open elsewhere: close it there first") from error
         raise SnapshotError(f"the records {path} cannot be used: {error}") from error
-
-
-def _first(rows: list[Row]) -> Record | None:
-    return _record(rows[0]) if rows else None
 
 
 def _record(row: Row) -> Record:

@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from snapspec.conformance.proto import snapshots_pb2 as pb
-from snapspec.conformance.subjects.remote import ERROR_CLASSES, KINDS_FROM_WIRE, info_of, mounts_of
+from snapspec.conformance.wire import ERROR_CLASSES, KINDS_FROM_WIRE, info_from_wire, mounts_from_wire
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.replies import Failed, Reading, Response, Returned, Value
@@ -73,7 +73,7 @@ def _usage(replies: Sequence[bytes]) -> Reading:
 
 
 def _list(replies: Sequence[bytes]) -> Value:
-    return tuple(info_of(info) for reply in replies for info in pb.ListSnapshotsResponse.FromString(reply).info)
+    return tuple(info_from_wire(info) for reply in replies for info in pb.ListSnapshotsResponse.FromString(reply).info)
 
 
 #: The message of each method, the operation that it asks for, and how its replies are read.
@@ -81,12 +81,12 @@ _METHODS: dict[str, tuple[Any, Callable[[Any], Operation], Callable[[Sequence[by
     "Prepare": (
         pb.PrepareSnapshotRequest,
         lambda asked: ops.Prepare(asked.key, asked.parent, _labels(asked.labels)),
-        lambda replies: mounts_of(pb.PrepareSnapshotResponse.FromString(replies[0])),
+        lambda replies: mounts_from_wire(pb.PrepareSnapshotResponse.FromString(replies[0])),
     ),
     "View": (
         pb.ViewSnapshotRequest,
         lambda asked: ops.View(asked.key, asked.parent, _labels(asked.labels)),
-        lambda replies: mounts_of(pb.ViewSnapshotResponse.FromString(replies[0])),
+        lambda replies: mounts_from_wire(pb.ViewSnapshotResponse.FromString(replies[0])),
     ),
     "Commit": (
         pb.CommitSnapshotRequest,
@@ -97,14 +97,19 @@ _METHODS: dict[str, tuple[Any, Callable[[Any], Operation], Callable[[Sequence[by
     "Mounts": (
         pb.MountsRequest,
         lambda asked: ops.Mounts(asked.key),
-        lambda replies: mounts_of(pb.MountsResponse.FromString(replies[0])),
+        lambda replies: mounts_from_wire(pb.MountsResponse.FromString(replies[0])),
     ),
     "Stat": (
         pb.StatSnapshotRequest,
         lambda asked: ops.Stat(asked.key),
-        lambda replies: info_of(pb.StatSnapshotResponse.FromString(replies[0]).info),
+        lambda replies: info_from_wire(pb.StatSnapshotResponse.FromString(replies[0]).info),
     ),
-    "Update": (pb.UpdateSnapshotRequest, _update, lambda replies: info_of(pb.UpdateSnapshotResponse.FromString(replies[0]).info)),
+    "Update": (
+        pb.UpdateSnapshotRequest,
+        _update,
+        lambda replies: info_from_wire(pb.UpdateSnapshotResponse.FromString(replies[0]).info),
+    ),
+    ),
     "Usage": (pb.UsageRequest, lambda asked: ops.Usage(asked.key), _usage),
     "List": (pb.ListSnapshotsRequest, lambda asked: ops.Walk(tuple(asked.filters)), _list),
     "Cleanup": (pb.CleanupRequest, lambda asked: ops.Cleanup(), _nothing),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from snapspec.conformance.durable.ref_world import KilledRefs
 from snapspec.conformance.durable.reference import KilledReference
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.subject import FaultedReference, InProcess, into_memory
-from snapspec.conformance.machine import Surroundings
+from snapspec.conformance.machine import Answer, Surroundings
 from snapspec.conformance.mutants.hall import find
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.abstract import ModelSubject
@@ -41,6 +42,10 @@ KNOWN: dict[str, Profile] = {
     "native": Profile(usage=Measure.COPY, cleanup=False),
     "btrfs": Profile(usage=Measure.DELTA, cleanup=False),
 }
+
+#: The snapshotter that a socket is taken for when its address names none: the reference, as `snapspec serve` serves it. It looks
+#: at the parent given at commit, which services that are older than that field ignore.
+SERVED = "snapspec"
 
 #: Drivers of containerd whose commit takes the lists away that were given before (REF-MOUNT-4).
 LOSE_LISTS = ("btrfs",)
@@ -228,6 +233,26 @@ def make_restarted(
     return subject
 
 
+#: What can be served: a driver in this process.
+Served = ReferenceSubject | PythonSubject
+
+
+def make_served(address: Address, root: Path) -> Served:
+    """The subject, not yet started, over the store in `root`, in the namespaces of this process. CannotRun for any other."""
+    if address.refs or address.kind not in ("ref", "py"):
+        raise CannotRun(f"{address.text} is no driver of this process: serve ref:overlay, ref:copy or py:package.module:factory")
+    contents = Contents(root, mounts=False, root=False)  # whoever asks for mount lists mounts them
+    if address.kind == "py":
+        return PythonSubject(address.text, contents, root, find_factory(address.place), Profile())
+    is_root = os.geteuid() == 0
+    if address.place == "overlay" and not is_root:
+        raise CannotRun("what ref:overlay gives is mounted by root alone: run as root, or serve ref:copy")
+    here = Surroundings("root" if is_root else "none", "no root", Answer(is_root, "as root"))
+    subject = _reference_at(root, address, here, contents, ReferenceSubject)
+    subject.take_over = True
+    return subject
+
+
 def require_in_process(address: Address) -> None:
     """CannotRun unless something can be made to fail: the ports of a manager, or the system under a driver in this process."""
     if not address.refs and address.kind not in (*OURS, "py"):
@@ -291,6 +316,12 @@ def _class(address: Address) -> type[BaseSnapshotter]:
 def _reference(
     address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents, kind: type[Reference]
 ) -> Reference:
+    return _reference_at(workspace.scratch("store"), address, surroundings, contents, kind)
+
+
+def _reference_at(
+    directory: Path, address: Address, surroundings: Surroundings, contents: Contents, kind: type[Reference]
+) -> Reference:
     file_system, driver = _file_system(address), _class(address)
     size = _size(address, _LEAST[file_system])
     wanted = "overlay" if issubclass(driver, OverlaySnapshotter) else "copy"
@@ -298,7 +329,7 @@ def _reference(
     if ground.driver != wanted and address.kind == "mutant":
         raise CannotRun(f"{address.text} is an overlay driver, and here is none: {ground.why}")
     made = driver if ground.driver == wanted else None
-    return kind(address.text, contents, workspace.scratch("store"), ground, size, file_system, made)
+    return kind(address.text, contents, directory, ground, size, file_system, made)
 
 
 #: The size of a pool that was given none.
@@ -325,12 +356,13 @@ def _model(address: Address) -> Subject:
 def _remote(address: Address, contents: Contents, workspace: Workspace, deadline: float) -> PluginSubject:
     if not address.place:
         raise CannotRun(f"{address.kind}: names no socket: write {address.kind}:/path/to/socket?snapshotter=NAME")
-    snapshotter = address.options.get("snapshotter", "" if address.kind == "containerd" else "snapspec")
+    snapshotter = address.options.get("snapshotter", "" if address.kind == "containerd" else SERVED)
     if not snapshotter:
         raise CannotRun(f"{address.text} names no snapshotter: add ?snapshotter=NAME (`ctr plugins ls` lists them)")
     door = Door.METADATA if address.kind == "containerd" else Door.DIRECT
     known = KNOWN.get(snapshotter, Profile())
-    profile = _declared(replace(known, door=door, wire=True, rebase=Rebase.IGNORED), address)
+    rebase = Rebase.REFUSED if (snapshotter, door) == (SERVED, Door.DIRECT) else Rebase.IGNORED
+    profile = _declared(replace(known, door=door, wire=True, rebase=rebase), address)
     place = address.place if address.place.startswith(f"{DIRECTORY}/") else Path(address.place).absolute()
     socket = f"unix://{place}"
     # The session's deadline comes first: the kit then knows that the call hangs, and does not take its end for an answer.

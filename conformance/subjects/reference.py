@@ -52,6 +52,8 @@ class ReferenceSubject(PortSubject):
     """The reference in a directory of the run. `size` and `file_system` are those of the pool, `kind` is the driver's class."""
 
     reopens = True
+    take_over = False
+    """Whether a pool that others have mounted things from is opened beside them: only where it is served to others."""
 
     def __init__(
         self,
@@ -90,7 +92,9 @@ class ReferenceSubject(PortSubject):
     async def _open(self) -> Snapshotter:
         if not self.ground.pool:
             return await self._over(str(self.directory), None)
-        pool = await asyncio.to_thread(open_pool, str(self.directory), size=self.size, file_system=self.file_system)
+        pool = await asyncio.to_thread(
+            open_pool, str(self.directory), size=self.size, file_system=self.file_system, take_over=self.take_over
+        )
         try:
             return await self._over(pool.root, pool)
         except BaseException:

@@ -31,8 +31,9 @@ from snapspec.conformance.proto import (
     version_pb2,
     version_pb2_grpc,
 )
+from snapspec.conformance.wire import ERROR_CLASSES, KINDS_TO_WIRE, info_from_wire, mounts_from_wire
 from snapspec.impl import errors
-from snapspec.model.values import ErrorClass, Info, Kind, Mount, Usage
+from snapspec.model.values import ErrorClass, Info, Mount, Usage
 
 #: Seconds that a call may take when nothing else is said.
 DEADLINE = 10.0
@@ -53,21 +54,6 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_metadata_size", 4 << 20),
     ("grpc.absolute_max_metadata_size", 4 << 20),
 ]
-
-ERROR_CLASSES = {
-    grpc.StatusCode.NOT_FOUND: ErrorClass.NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS: ErrorClass.ALREADY_EXISTS,
-    grpc.StatusCode.INVALID_ARGUMENT: ErrorClass.INVALID_ARGUMENT,
-    grpc.StatusCode.FAILED_PRECONDITION: ErrorClass.FAILED_PRECONDITION,
-    grpc.StatusCode.UNIMPLEMENTED: ErrorClass.UNIMPLEMENTED,
-    grpc.StatusCode.UNAVAILABLE: ErrorClass.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorClass.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.CANCELLED: ErrorClass.CANCELED,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ErrorClass.DEADLINE_EXCEEDED,
-}
-
-KINDS_TO_WIRE = {Kind.VIEW: snapshots_pb2.VIEW, Kind.ACTIVE: snapshots_pb2.ACTIVE, Kind.COMMITTED: snapshots_pb2.COMMITTED}
-KINDS_FROM_WIRE = {number: kind for kind, number in KINDS_TO_WIRE.items()}
 
 
 class TransportLost(ConnectionError):
@@ -233,23 +219,6 @@ def _decoded(reply: Any) -> Any:
     return reply
 
 
-def info_of(info: snapshots_pb2.Info) -> Info:
-    """The record as it was sent. An unknown kind is read as committed, a missing time as the epoch; an empty label stays."""
-    return Info(
-        name=info.name,
-        parent=info.parent,
-        kind=KINDS_FROM_WIRE.get(info.kind, Kind.COMMITTED),
-        labels=tuple(sorted(info.labels.items())),
-        created=info.created_at.seconds * 10**9 + info.created_at.nanos,
-        updated=info.updated_at.seconds * 10**9 + info.updated_at.nanos,
-    )
-
-
-def mounts_of(reply: Any) -> tuple[Mount, ...]:
-    """The mount list of a reply."""
-    return tuple(Mount(mount.type, mount.source, tuple(mount.options), mount.target) for mount in reply.mounts)
-
-
 class RemoteSnapshotter:
     """The snapshotter `snapshotter` behind the socket `address` (`unix:///path`), as the port of the same name.
 
@@ -282,14 +251,14 @@ class RemoteSnapshotter:
         request = snapshots_pb2.PrepareSnapshotRequest(
             snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
         )
-        return mounts_of(await self._caller.call(self._stub.Prepare, request))
+        return mounts_from_wire(await self._caller.call(self._stub.Prepare, request))
 
     async def view(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> Sequence[Mount]:
         """Make the read-only snapshot `key`; give its mount list (SNAP-VIEW)."""
         request = snapshots_pb2.ViewSnapshotRequest(
             snapshotter=self.snapshotter, key=key, parent=parent, labels=dict(labels or {})
         )
-        return mounts_of(await self._caller.call(self._stub.View, request))
+        return mounts_from_wire(await self._caller.call(self._stub.View, request))
 
     async def commit(self, name: str, key: str, labels: Mapping[str, str] | None = None, parent: str = "") -> None:
         """Turn the active `key` into the committed `name` (SNAP-COMMIT)."""
@@ -306,13 +275,13 @@ class RemoteSnapshotter:
     async def mounts(self, key: str) -> Sequence[Mount]:
         """The mount list of an active snapshot or a view (SNAP-MOUNTS)."""
         request = snapshots_pb2.MountsRequest(snapshotter=self.snapshotter, key=key)
-        return mounts_of(await self._caller.call(self._stub.Mounts, request))
+        return mounts_from_wire(await self._caller.call(self._stub.Mounts, request))
 
     async def stat(self, key: str) -> Info:
         """The record of `key` (SNAP-STAT)."""
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=self.snapshotter, key=key)
         reply: snapshots_pb2.StatSnapshotResponse = await self._caller.call(self._stub.Stat, request)
-        return info_of(reply.info)
+        return info_from_wire(reply.info)
 
     async def update(self, info: Info, paths: Sequence[str] = ()) -> Info:
         """Change the labels of `info.name`; its parent and kind are sent along, its times are not (SNAP-UPDATE)."""
@@ -321,7 +290,7 @@ class RemoteSnapshotter:
             snapshotter=self.snapshotter, info=record, update_mask={"paths": list(paths)}
         )
         reply: snapshots_pb2.UpdateSnapshotResponse = await self._caller.call(self._stub.Update, request)
-        return info_of(reply.info)
+        return info_from_wire(reply.info)
 
     async def usage(self, key: str) -> Usage:
         """What `key` takes for itself (SNAP-USAGE)."""
@@ -335,7 +304,7 @@ class RemoteSnapshotter:
         async with aclosing(self._caller.stream(self._stub.List, request)) as replies:
             async for reply in replies:
                 for info in reply.info:
-                    yield info_of(info)
+                    yield info_from_wire(info)
 
     async def cleanup(self) -> None:
         """Free what removed snapshots still hold (SNAP-CLEANUP). Always Unimplemented through containerd."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import shutil
@@ -546,3 +547,29 @@ def test_overlay_works_in_a_user_namespace(workdir: Path) -> None:
         pytest.skip(f"needs user namespaces with overlay: {done.stdout}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["['directory', 'kept'] ['new']", "[[], [], []]"]
+
+
+@asynchronous
+async def test_commits_that_meet_share_a_flush(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Yet each one's begins after its call: what was written before the call is on the disk before the answer."""
+    began: list[float] = []
+    flush = BaseSnapshotter._flush
+
+    def slow(self: BaseSnapshotter) -> None:
+        began.append(time.monotonic())
+        time.sleep(0.05)
+        flush(self)
+
+    monkeypatch.setattr(BaseSnapshotter, "_flush", slow)
+    async with place.opened() as store:
+        for number in range(8):
+            await store.prepare(f"k{number}")
+
+        async def committed(number: int) -> None:
+            await asyncio.sleep(number * 0.01)
+            called = time.monotonic()
+            await store.commit(f"c{number}", f"k{number}")
+            assert any(called <= start <= time.monotonic() - 0.05 for start in began)
+
+        await asyncio.gather(*(committed(number) for number in range(8)))
+    assert len(began) <= 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sqlite3
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +40,16 @@ def records(path: str) -> Iterator[Records]:
 def add(records: Records, name: str, parent: Record | None = None, kind: Kind = Kind.COMMITTED) -> Record:
     with records.write():
         return records.add(kind, name, parent, ())
+
+
+def undone(records: Records, change: Callable[[], object]) -> None:
+    """Make the change in a transaction that fails."""
+    try:
+        with records.write():
+            change()
+            raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
 
 
 def names(records: Records) -> list[str]:
@@ -118,6 +130,51 @@ def test_a_parent_cannot_be_taken_from_its_children(records: Records) -> None:
         records.remove(base.id)
     assert names(records) == ["base", "child"]
     assert records.trash() == []
+
+
+def test_a_usage_is_told_at_once_and_kept_at_last(records: Records, path: str, tmp_path: Path) -> None:
+    """The disk has it with the next change, or when the store is closed; what is undone on the way takes nothing with it."""
+
+    copies = itertools.count()
+
+    def on_disk() -> list[tuple[int | None]]:
+        with closing(sqlite3.connect(copy_of(path, tmp_path / f"copy{next(copies)}"))) as database:
+            return database.execute("SELECT size FROM snapshots ORDER BY id").fetchall()
+
+    first, second = add(records, "first"), add(records, "second")
+    records.keep_usage(first.id, Usage(4096, 1))
+    assert [record.usage for record in (records.find("first"), records.recall("first")) if record] == [Usage(4096, 1)] * 2
+    assert on_disk() == [(None,), (None,)]
+    undone(records, lambda: records.remove(second.id))
+    assert on_disk() == [(None,), (None,)]
+    add(records, "third")
+    assert on_disk() == [(4096,), (None,), (None,)]
+    records.keep_usage(second.id, Usage(8192, 2))
+    records.close()
+    records.open()
+    assert [record.usage for record in records.all()] == [Usage(4096, 1), Usage(8192, 2), None]
+
+
+def test_what_is_recalled_is_what_is_found(records: Records) -> None:
+    """After each kind of change, and after one that is undone; what is being changed is not recalled meanwhile."""
+    base = add(records, "base")
+    top = add(records, "top", base, Kind.ACTIVE)
+    assert records.recall("top") == top
+    with records.write():
+        top = records.relabel(top, (("a", "1"),))
+        assert records.recall("top") is None
+    assert records.recall("top") == top == records.find("top")
+    undone(records, lambda: records.remove(top.id))
+    undone(records, lambda: records.add(Kind.ACTIVE, "other", base, ()))
+    assert (records.recall("top"), records.recall("other")) == (None, None)
+    assert records.find("top") == records.recall("top") == top
+    with records.write():
+        records.commit(top.id, "done", ())
+    assert (records.recall("top"), records.recall("done")) == (None, None)
+    assert records.find("done") == records.recall("done")
+    with records.write():
+        records.remove(top.id)
+    assert records.recall("done") is records.find("done") is None
 
 
 def test_the_first_usage_stays(records: Records) -> None:

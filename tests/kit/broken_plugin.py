@@ -118,13 +118,14 @@ async def opened(directory: str, variant: str) -> OverlaySnapshotter:
 async def serve(directory: str, variant: str, address: str) -> None:
     """Serve the variant on the socket `address` until the process is told to end; then close it."""
     import grpc.aio
-    from plugin import Service, add_to_server
+
+    from snapspec.conformance.service import Service
 
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     driver = await opened(directory, variant)
     server = grpc.aio.server()
-    add_to_server(Service(driver), server)
+    server.add_generic_rpc_handlers((Service(driver).handler(),))
     server.add_insecure_port("unix:" + quote(address))  # read as a URI
     await server.start()
     await ended.wait()

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,14 +36,10 @@ temp = "{directory}/tmp"
 oom_score = 0
 disabled_plugins = [
   "io.containerd.grpc.v1.cri",
-  "io.containerd.grpc.v1.tasks",
-  "io.containerd.internal.v1.opt",
+{without_tasks}  "io.containerd.internal.v1.opt",
   "io.containerd.internal.v1.restart",
   "io.containerd.internal.v1.tracing",
   "io.containerd.monitor.v1.cgroups",
-  "io.containerd.runtime.v1.linux",
-  "io.containerd.runtime.v2.task",
-  "io.containerd.service.v1.tasks-service",
   "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.zfs",
@@ -60,6 +56,20 @@ disabled_plugins = [
   level = "debug"
 """
 
+# What runs containers: only where a test asks for it.
+TASKS = """\
+  "io.containerd.grpc.v1.tasks",
+  "io.containerd.runtime.v1.linux",
+  "io.containerd.runtime.v2.task",
+  "io.containerd.service.v1.tasks-service",
+"""
+
+PROXY = """
+[proxy_plugins.{name}]
+  type = "snapshot"
+  address = "{socket}"
+"""
+
 _snapshots: Callable[[grpc.Channel], Any] = snapshots_pb2_grpc.SnapshotsStub
 _version: Callable[[grpc.Channel], Any] = version_pb2_grpc.VersionStub
 
@@ -67,13 +77,14 @@ _version: Callable[[grpc.Channel], Any] = version_pb2_grpc.VersionStub
 class Daemon:
     """One containerd below one directory. It is killed when the process that started it dies."""
 
-    def __init__(self, directory: Path, root: Path, program: str) -> None:
+    def __init__(self, directory: Path, root: Path, program: str, proxies: Mapping[str, Path], tasks: bool) -> None:
         self.directory = directory
         self.socket = directory / "c.sock"
         self.log = directory / "log"
         self.snapshotters: tuple[str, ...] = ()
         self._config = directory / "config.toml"
-        self._config.write_text(CONFIG.format(directory=directory, root=root))
+        config = CONFIG.format(directory=directory, root=root, without_tasks="" if tasks else TASKS)
+        self._config.write_text(config + "".join(PROXY.format(name=name, socket=path) for name, path in proxies.items()))
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -177,11 +188,18 @@ def _root(directory: Path, file_system: str | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def start_containerd(directory: Path, *, root_file_system: Literal["btrfs"] | None = None) -> Iterator[Daemon]:
+def start_containerd(
+    directory: Path,
+    *,
+    root_file_system: Literal["btrfs"] | None = None,
+    proxies: Mapping[str, Path] | None = None,
+    tasks: bool = False,
+) -> Iterator[Daemon]:
     """A containerd below the empty `directory` (a short path: sockets have at most 107 bytes), ended afterwards in any case.
 
-    With `root_file_system="btrfs"` its root lies on a loop-mounted btrfs, so that the btrfs snapshotter is loaded too. Skips the
-    test when the machine has no containerd, or no btrfs when that is asked for.
+    With `root_file_system="btrfs"` its root lies on a loop-mounted btrfs, so that the btrfs snapshotter is loaded too. `proxies`:
+    sockets of proxy plugins by the name of the snapshotter; `tasks`: it runs containers. Skips the test when the machine has no
+    containerd, or no btrfs when that is asked for.
     """
     program = shutil.which("containerd")
     if program is None:
@@ -189,7 +207,7 @@ def start_containerd(directory: Path, *, root_file_system: Literal["btrfs"] | No
     if root_file_system and (refused := btrfs_refused()):
         pytest.skip(refused)
     with _root(directory, root_file_system) as root:
-        daemon = Daemon(directory, root, program)
+        daemon = Daemon(directory, root, program, proxies or {}, tasks)
         try:
             daemon.start()
             yield daemon
