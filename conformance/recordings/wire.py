@@ -109,7 +109,6 @@ _METHODS: dict[str, tuple[Any, Callable[[Any], Operation], Callable[[Sequence[by
         _update,
         lambda replies: info_from_wire(pb.UpdateSnapshotResponse.FromString(replies[0]).info),
     ),
-    ),
     "Usage": (pb.UsageRequest, lambda asked: ops.Usage(asked.key), _usage),
     "List": (pb.ListSnapshotsRequest, lambda asked: ops.Walk(tuple(asked.filters)), _list),
     "Cleanup": (pb.CleanupRequest, lambda asked: ops.Cleanup(), _nothing),
