@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -194,7 +195,8 @@ async def _refuse(context: Context, error: Exception) -> NoReturn:
     if isinstance(error, SnapshotError):
         status, message = STATUS[error.error], str(error)
     else:
-        _log.error("a call failed", exc_info=error)
+        trace = "".join(traceback.format_exception(error))
+        _log.error("a call failed: %s", trace.encode("utf-8", "backslashreplace").decode())  # a log takes text alone
         status, message = grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}"
     await context.abort(status, short(message))
     raise AssertionError("abort raises")

@@ -319,6 +319,7 @@ async def test_what_a_driver_should_not_raise_is_unknown(workdir: Path, caplog: 
     async with serving(workdir, Crowd()) as address, connected(address) as channel:
         assert await code(_stub(channel).Usage(pb.UsageRequest(key="k" * 100_000))) is grpc.StatusCode.UNKNOWN
         assert "RuntimeError" in caplog.text
+        assert caplog.text.encode(), "what is no text is written as such"
 
 
 @asynchronous
