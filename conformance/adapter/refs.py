@@ -12,7 +12,7 @@ from typing import Any
 
 from snapspec.conformance.adapter import wire
 from snapspec.conformance.adapter.client import Adapter, Refusal
-from snapspec.conformance.adapter.subject import BY_CALLS, read
+from snapspec.conformance.adapter.subject import BY_CALLS, Attended, read
 from snapspec.conformance.adapter.wire import arguments, words
 from snapspec.conformance.contents import Contents
 from snapspec.conformance.errors import CannotRun
@@ -40,7 +40,7 @@ Answer = RefResponse | Cancelled
 ANSWERS = "answers"
 
 
-class ExecRefs:
+class ExecRefs(Attended):
     """The manager behind the adapter that `words` start. Every method may raise CannotRun."""
 
     fresh = True
@@ -53,11 +53,8 @@ class ExecRefs:
         self.declared = Declared()
         self.contents: Contents | None = contents
         self.log = workspace.directory / "adapter.log"
-        self.patience: float | None = None
-        """See `Adapter`."""
         self.words = tuple(words)
         self._workspace = workspace
-        self.adapter: Adapter | None = None
 
     async def start(self) -> None:
         """Learn what the adapter declares. CannotRun with the remedy."""
@@ -76,20 +73,6 @@ class ExecRefs:
         if not hello.mounts:
             self.contents = None
         return self.adapter
-
-    async def clear(self) -> None:
-        """After a history that went wrong."""
-        if self.adapter is not None:
-            await self.adapter.kill()
-
-    async def stop(self) -> None:
-        """Close the input of the adapter, so that it ends; kill one that does not."""
-        if self.adapter is not None and self.adapter.alive:
-            await self.adapter.end()
-
-    def said(self, lines: int) -> list[str]:
-        """The last lines that the adapter has written on standard error."""
-        return self.adapter.last_words(lines) if self.adapter is not None else []
 
 
 class ExecManager:

@@ -129,7 +129,28 @@ class ByCalls(Contents):
         return await self._driver().read(mounts)
 
 
-class ExecSubject(PortSubject):
+class Attended:
+    """What goes on as long as its adapter does. `patience` is as `Adapter` has it."""
+
+    adapter: Adapter | None = None
+    patience: float | None = None
+
+    async def clear(self) -> None:
+        """After a history that went wrong: what is wrong with this store is not known."""
+        if self.adapter is not None:
+            await self.adapter.kill()
+
+    async def stop(self) -> None:
+        """Close the input of the adapter, so that it ends; kill one that does not."""
+        if self.adapter is not None and self.adapter.alive:
+            await self.adapter.end()
+
+    def said(self, lines: int) -> list[str]:
+        """The last lines that the adapter has written on standard error."""
+        return self.adapter.last_words(lines) if self.adapter is not None else []
+
+
+class ExecSubject(Attended, PortSubject):
     """A driver behind an adapter, started by the command `words`; one that has ended is started anew, on an empty store."""
 
     fresh = True
@@ -141,10 +162,7 @@ class ExecSubject(PortSubject):
         self.profile = Profile()
         self.words = tuple(words)
         self.log = workspace.directory / "adapter.log"
-        self.patience: float | None = None
-        """See `Adapter`."""
         self._workspace = workspace
-        self.adapter: Adapter | None = None
         self._driver: ExecDriver | None = None
 
     def driver(self, space: int) -> Snapshotter:
@@ -184,17 +202,3 @@ class ExecSubject(PortSubject):
         if close_twice:
             await self.opened.close()
         await self.opened.open()
-
-    async def clear(self) -> None:
-        """An empty store: what is wrong with this one is not known."""
-        if self.adapter is not None:
-            await self.adapter.kill()
-
-    async def stop(self) -> None:
-        """Close the input of the adapter, so that it ends; kill one that does not."""
-        if self.adapter is not None and self.adapter.alive:
-            await self.adapter.end()
-
-    def said(self, lines: int) -> list[str]:
-        """The last lines that the adapter has written on standard error."""
-        return self.adapter.last_words(lines) if self.adapter is not None else []

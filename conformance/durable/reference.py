@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from functools import cached_property
 from pathlib import Path
 
-from snapspec.conformance.contents import Contents
 from snapspec.conformance.durable.child import Gone, connect, path_of
 from snapspec.conformance.durable.process import Process, drop_mounts
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.subjects.reference import Ground, ReferenceSubject
-from snapspec.impl.base import BaseSnapshotter
+from snapspec.conformance.subjects.reference import ReferenceSubject
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.ports import Snapshotter
 
@@ -26,21 +25,13 @@ class KilledReference(ReferenceSubject):
     reopens = False
     fresh = True
     restarts = "kill"
+    remark = ", in a process that is killed"
+    _stores = 1
 
-    def __init__(
-        self,
-        name: str,
-        contents: Contents,
-        directory: Path,
-        ground: Ground,
-        size: int,
-        file_system: str,
-        kind: type[BaseSnapshotter] | None = None,
-    ) -> None:
-        super().__init__(name, contents, directory, ground, size, file_system, kind)
-        self.note = f"{self.note}, in a process that is killed"
-        self.process = self._on(directory)
-        self._stores = 1
+    @cached_property
+    def process(self) -> Process:
+        """The one that is running, or is to be started."""
+        return self._on(self.directory)
 
     def _on(self, directory: Path) -> Process:
         pool = str(self.size if self.ground.pool else 0)

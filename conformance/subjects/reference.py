@@ -52,6 +52,8 @@ class ReferenceSubject(PortSubject):
     """The reference in a directory of the run. `size` and `file_system` are those of the pool, `kind` is the driver's class."""
 
     reopens = True
+    remark = ""
+    """What a run says of it besides where it stands."""
     take_over = False
     """Whether a pool that others have mounted things from is opened beside them: only where it is served to others."""
 
@@ -72,7 +74,7 @@ class ReferenceSubject(PortSubject):
         self.ground = ground
         self.size = size
         self.file_system = file_system
-        self.note = f"{ground.why}, {file_system}" if ground.pool else ground.why
+        self.note = f"{ground.why}, {file_system}{self.remark}" if ground.pool else f"{ground.why}{self.remark}"
         self.profile = Profile(usage=Measure.LAYER if ground.driver == "overlay" else Measure.COPY)
         self._driver: Snapshotter | None = None
 
