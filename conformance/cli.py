@@ -34,6 +34,7 @@ from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.mutants import museum
 from snapspec.conformance.mutants.hall import EXHIBITS, find
 from snapspec.conformance.overlap import AtOnce
+from snapspec.conformance.plan import Plan
 from snapspec.conformance.recordings import proxy
 from snapspec.conformance.recordings.judge import judge
 from snapspec.conformance.recordings.recording import load as load_recording
@@ -46,7 +47,6 @@ from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.vectors import concurrent, make
-from snapspec.conformance.worker import Plan
 
 LEVELS = ("core", "concurrent", "faults", "durable")
 

@@ -26,10 +26,10 @@ from snapspec.conformance.codec import decode
 from snapspec.conformance.durable.power import Powered, total
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, save
+from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.search import shorten, size
 from snapspec.conformance.subjects.grpc import clean_up_after
-from snapspec.conformance.worker import Plan
 from snapspec.conformance.workspace import Leftover, reclaim
 from snapspec.impl.errors import SnapshotError
 from snapspec.model.replies import Mismatch

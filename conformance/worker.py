@@ -16,12 +16,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from snapspec.conformance.adapter.refs import ANSWERS, ExecRefs, ExecRefSession, history
-from snapspec.conformance.adapter.search import ExecRefSearch
+from snapspec.conformance.adapter.refs import ExecRefs, ExecRefSession, history
 from snapspec.conformance.adapter.smoke import walk
 from snapspec.conformance.adapter.subject import ExecSubject
 from snapspec.conformance.base_search import BATCH
@@ -30,35 +28,28 @@ from snapspec.conformance.draw import Limits
 from snapspec.conformance.durable import power, ref_power
 from snapspec.conformance.durable.place import Place, place
 from snapspec.conformance.durable.ref_kill import RefKillSession, make_often
-from snapspec.conformance.durable.ref_kills import RefKillSearch
 from snapspec.conformance.durable.ref_power import RefPowered
-from snapspec.conformance.durable.restart import RestartSession, replay_often
+from snapspec.conformance.durable.restart import replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.points import watched
-from snapspec.conformance.faults.search import FaultSearch
-from snapspec.conformance.faults.session import FaultSession
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
-from snapspec.conformance.machine import Surroundings, enter
-from snapspec.conformance.overlap import OVERLAPPING
+from snapspec.conformance.kinds import promise_of, search_of, session_of
+from snapspec.conformance.machine import enter
 from snapspec.conformance.overlap.search import OverlapSearch
 from snapspec.conformance.overlap.session import OverlapSession, replay_plan
+from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.ref_search import RefSearch, ref_smoke
 from snapspec.conformance.ref_session import AGAIN, RefSession, play_again
 from snapspec.conformance.scenarios import smoke
 from snapspec.conformance.search import Search, scenario
-from snapspec.conformance.session import DEADLINE, Session
+from snapspec.conformance.session import Session
 from snapspec.conformance.subjects.address import (
-    make,
-    make_faulted,
-    make_killed_refs,
-    make_restarted,
     parse,
     powered,
 )
 from snapspec.conformance.subjects.base import Subject
-from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
 
 #: Batches that one process draws before the slow scenarios, as long as half its time is left.
@@ -72,29 +63,6 @@ SAID = 20
 
 #: Seconds that a process which is told to end has for undoing what it made.
 LAST_RESORT = 25
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
-    what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable. `memory`
-    is how many bytes the process may take, 0 for any number."""
-
-    task: str
-    subject: str
-    number: int = 0
-    workers: int = 1
-    examples: int = 0
-    budget: float = 0.0
-    seed: int = 0
-    file: str = ""
-    without: tuple[str, ...] = ()
-    deadline: float = DEADLINE
-    level: str = "core"
-    start: str = ""
-    kill: bool = False
-    power: bool = False
-    memory: int = 0
 
 
 #: Where `tell` writes: once `main` runs, a stream that nothing else in this process has.
@@ -122,7 +90,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     surroundings = enter()
     seen = watched() if plan.level == "faults" and not parse(plan.subject).refs else nullcontext()
     with seen, Workspace.create() as workspace, asyncio.Runner() as runner:
-        session = _session(plan, surroundings, workspace, runner)
+        session = session_of(plan, surroundings, workspace, runner, _told_to_end)
         subject = session.subject
         try:
             runner.run(subject.start())
@@ -131,7 +99,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 note=subject.note,
                 profile=encode(subject.profile),
                 refs=isinstance(session, RefSession),
-                promise=_promise(plan, session),
+                promise=promise_of(plan, session),
             )
             yield session, workspace
         finally:
@@ -143,33 +111,6 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                     tell("cannot", why=f"{plan.subject} cannot be closed, it does not answer: mend that first")
                 tell("stuck", own=isinstance(subject, Subject) and (subject.reopens or subject.fresh))
                 _leave(workspace)
-
-
-def _promise(plan: Plan, session: Session | RefSession) -> str:
-    if isinstance(session, ExecRefSession):
-        return ANSWERS
-    return {"faults": "SNAP-FAULT-", "durable": "SNAP-DURABLE-", "concurrent": OVERLAPPING}.get(plan.level, "")
-
-
-def _session(plan: Plan, surroundings: Surroundings, workspace: Workspace, runner: asyncio.Runner) -> Session | RefSession:
-    """The session with the subject of the plan, not yet started."""
-    address = parse(plan.subject)
-    if plan.level == "durable" and address.refs:
-        return RefKillSession(make_killed_refs(address, surroundings, workspace), runner, plan.deadline, _told_to_end)
-    if plan.level == "durable":
-        restarted = make_restarted(address, surroundings, workspace, plan.deadline, plan.start, plan.kill)
-        return RestartSession(restarted, runner, plan.deadline, _told_to_end)
-    if plan.level == "faults" and not address.refs:
-        return FaultSession(make_faulted(address, surroundings, workspace), runner, plan.deadline, _told_to_end)
-    subject = make(address, surroundings, workspace, plan.deadline)
-    if plan.task == "smoke" and isinstance(subject, ExecSubject | ExecRefs):
-        subject.patience = plan.deadline / 2  # before the deadline of the session: a new adapter is told what to mend
-    if isinstance(subject, ExecRefs):
-        return ExecRefSession(subject, runner, plan.deadline, _told_to_end)
-    if isinstance(subject, RefsSubject):
-        return RefSession(subject, runner, plan.deadline, _told_to_end)
-    kind = OverlapSession if plan.level == "concurrent" else Session
-    return kind(subject, runner, plan.deadline, _told_to_end)
 
 
 def _leave(workspace: Workspace) -> None:
@@ -338,19 +279,7 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     began = time.monotonic()
     until, halfway = (began + plan.budget, began + plan.budget / 2) if plan.budget else (float("inf"), float("inf"))
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
-    search: Search | RefSearch | OverlapSearch
-    if isinstance(session, ExecRefSession):
-        search = ExecRefSearch(session, limits, until, report)
-    elif isinstance(session, RefKillSession):
-        search = RefKillSearch(session, limits, until, report)
-    elif isinstance(session, RefSession):
-        search = RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
-    elif isinstance(session, OverlapSession):
-        search = OverlapSearch(session, limits, until, report)
-    elif isinstance(session, FaultSession):
-        search = FaultSearch(session, limits, until, report)
-    else:
-        search = Search(session, limits, until, report)
+    search = search_of(session, plan, limits, until, report)
     draw = _drawing(plan, search)
     if isinstance(search, RefSearch):
         search.between = draw

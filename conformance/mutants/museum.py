@@ -13,9 +13,9 @@ from pathlib import Path
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding
 from snapspec.conformance.mutants import Exhibit
+from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.run import Run, execute, shorten_stuck
-from snapspec.conformance.worker import Plan
 
 #: Histories that a visit draws at most: the budget ends it before.
 EXAMPLES = 1_000_000
