@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import secrets
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.live import Live
@@ -42,21 +40,11 @@ from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.audit import audit_lines
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
-from snapspec.conformance.serve import ROOT, serve
-from snapspec.conformance.session import DEADLINE
-from snapspec.conformance.subjects.address import FORMS, parse, require_image, require_in_process, require_process
+from snapspec.conformance.serve import serve
+from snapspec.conformance.subjects.address import parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.vectors import concurrent, make
-
-LEVELS = ("core", "concurrent", "faults", "durable")
-
-EXAMPLES = 500
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence and status 2, like everything else that cannot run."""
-        raise CannotRun(f"{message}: see {self.prog} --help")
+from snapspec.conformance.words import Action, parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        options = _parser().parse_args(arguments)
-        action: Callable[[argparse.Namespace], int] = options.action
+        options = parser(_ACTIONS).parse_args(arguments)
+        action: Action = options.action
         return action(options)
     except CannotRun as error:
         print(f"snapspec: cannot run: {error}", file=sys.stderr)
@@ -82,122 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="snapspec", description="Decides whether a container snapshotter is right.")
-    parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    smoke = commands.add_parser("smoke", help="five operations in seconds: does the driver answer at all?")
-    check = commands.add_parser("check", help="hold the driver against the spec, with drawn histories")
-    replay = commands.add_parser("replay", help="make the calls of a saved history again")
-    vectors = commands.add_parser(
-        "vectors", help="write histories with what each call may answer, for those who check by themselves"
-    )
-    vectors.add_argument("out", type=Path, help="the file to write")
-    vectors.add_argument("--level", choices=("snapshots", "refs", "concurrent"), default="snapshots", help="what they are of")
-    vectors.add_argument("--count", type=_positive, default=200, help="how many histories (default: 200)")
-    vectors.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
-    recording = commands.add_parser("record", help="stand between clients and a driver, and write what passes into a file")
-    auditing = commands.add_parser(
-        "audit", help="judge a recording: is there an order of its calls in which all answers are right?"
-    )
-    recording.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="where clients are to connect")
-    recording.add_argument(
-        "--upstream", type=Path, required=True, metavar="SOCKET", help="the socket of the driver or of containerd"
-    )
-    recording.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file for the recording")
-    auditing.add_argument("file", type=Path, help="a file that record has written")
-    serving = commands.add_parser("serve", help="serve a driver as a proxy plugin of containerd, until SIGTERM")
-    serving.add_argument("subject", help="ref:overlay, ref:copy or py:package.module:factory")
-    serving.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="the socket to make and to listen on")
-    serving.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help=f"where the store lies (default: {ROOT})")
-    looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
-    visiting = commands.add_parser("museum", help="the checker's track record: known bugs, each found and how fast")
-    visiting.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
-    visiting.add_argument("--list", action="store_true", help="name the exhibits, and visit none")
-    visiting.add_argument("--budget", type=_seconds, default=60.0, metavar="TIME", help="for each exhibit (default: 60s)")
-    visiting.add_argument("--write", type=Path, metavar="FILE", help="put the track record into this file, between its marks")
-    replay.add_argument("file", type=Path, help="a history that check has saved")
-    for command in (smoke, check, replay):
-        command.add_argument("subject", help=f"what is under test: {FORMS}")
-        command.add_argument(
-            "--deadline",
-            type=_seconds,
-            default=DEADLINE,
-            metavar="TIME",
-            help=f"how long a call may take (default: {DEADLINE:g}s)",
-        )
-    for command in (check, replay):
-        command.add_argument(
-            "--start",
-            default="",
-            metavar="COMMAND",
-            help=f"for level durable: starts the driver, in the foreground; {DIRECTORY} there and in SUBJECT is a new directory",
-        )
-    check.add_argument("--kill", action="store_true", help="for level durable: end the driver by SIGKILL, not by SIGTERM")
-    check.add_argument(
-        "--power", action="store_true", help="for level durable: cut the power of ref:overlay, instead of ending its process"
-    )
-    check.add_argument("--level", choices=LEVELS, default="core", help="how far to go (default: core)")
-    check.add_argument(
-        "--examples",
-        type=_positive,
-        default=EXAMPLES,
-        help=f"histories to draw, with --power images to judge (default: {EXAMPLES})",
-    )
-    check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
-    for command in (check, visiting):
-        command.add_argument("--seed", type=int, default=None, help="draw the same histories again")
-    check.add_argument(
-        "--without",
-        type=_names,
-        default=(),
-        metavar="NAME,NAME",
-        help=f"leave out, for a partial verdict: {', '.join(OPTIONAL)}; of refs: {', '.join(ref_draw.OPTIONAL)}",
-    )
-    for command in (check, visiting):
-        command.add_argument(
-            "--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)"
-        )
-    check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
-    actions = {smoke: _smoke, check: _check, replay: _replay, vectors: _vectors, looking: _doctor, visiting: _museum}
-    actions |= {recording: _record, auditing: _audit, serving: _serve}
-    for command, action in actions.items():
-        command.set_defaults(action=action)
-    return parser
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"snapspec {version('snapspec')}"
-    except PackageNotFoundError:
-        return "snapspec (not installed)"
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch("0*[1-9][0-9]*", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1; write one")
-    return int(text)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text.split(",")))
-
-
 def _optional(names: tuple[str, ...], refs: bool) -> None:
     """CannotRun when one of the names is nothing that can be left out."""
     optional = (*ref_draw.OPTIONAL, *CONTENT) if refs else OPTIONAL
     wrong = [name for name in names if name not in optional]
     if wrong:
         raise CannotRun(f"{wrong[0]!r} cannot be left out: what can is {', '.join(optional)}")
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if found is None or float(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 5m or 1h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 # --- the commands
@@ -413,3 +291,16 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
             print(f"  not put to the test: {', '.join(missing)}")
     print(summary(run, subject, without))
     return 0
+
+
+_ACTIONS: dict[str, Action] = {
+    "smoke": _smoke,
+    "check": _check,
+    "replay": _replay,
+    "record": _record,
+    "audit": _audit,
+    "serve": _serve,
+    "vectors": _vectors,
+    "museum": _museum,
+    "doctor": _doctor,
+}

@@ -1,0 +1,185 @@
+"""The words of the command `snapspec`: what each of its commands takes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from snapspec.conformance import ref_draw
+from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.machines import OPTIONAL
+from snapspec.conformance.serve import ROOT
+from snapspec.conformance.session import DEADLINE
+from snapspec.conformance.subjects.address import FORMS
+from snapspec.conformance.subjects.grpc import DIRECTORY
+
+LEVELS = ("core", "concurrent", "faults", "durable")
+
+#: Histories that a check draws unless it is told otherwise.
+EXAMPLES = 500
+
+#: What a command does; gives the exit status.
+Action = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence and status 2, like everything else that cannot run."""
+        raise CannotRun(f"{message}: see {self.prog} --help")
+
+
+def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
+    """The parser of the command line: `action` of what it gives is the one of the command. It raises CannotRun."""
+    whole = _Parser(prog="snapspec", description="Decides whether a container snapshotter is right.")
+    whole.add_argument("--version", action="version", version=_version())
+    commands: Any = whole.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, (what, takes) in _COMMANDS.items():
+        command = commands.add_parser(name, help=what)
+        takes(command)
+        command.set_defaults(action=actions[name])
+    return whole
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"snapspec {version('snapspec')}"
+    except PackageNotFoundError:
+        return "snapspec (not installed)"
+
+
+# --- what the commands take
+
+
+def _smoke(command: argparse.ArgumentParser) -> None:
+    command.add_argument("subject", help=f"what is under test: {FORMS}")
+    command.add_argument(
+        "--deadline", type=_seconds, default=DEADLINE, metavar="TIME", help=f"how long a call may take (default: {DEADLINE:g}s)"
+    )
+
+
+def _check(command: argparse.ArgumentParser) -> None:
+    _smoke(command)
+    command.add_argument("--level", choices=LEVELS, default="core", help="how far to go (default: core)")
+    command.add_argument(
+        "--examples",
+        type=_positive,
+        default=EXAMPLES,
+        help=f"histories to draw, with --power images to judge (default: {EXAMPLES})",
+    )
+    command.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
+    _seed(command)
+    command.add_argument(
+        "--without",
+        type=_names,
+        default=(),
+        metavar="NAME,NAME",
+        help=f"leave out, for a partial verdict: {', '.join(OPTIONAL)}; of refs: {', '.join(ref_draw.OPTIONAL)}",
+    )
+    _start(command)
+    command.add_argument("--kill", action="store_true", help="for level durable: end the driver by SIGKILL, not by SIGTERM")
+    command.add_argument(
+        "--power", action="store_true", help="for level durable: cut the power of ref:overlay, instead of ending its process"
+    )
+    _jobs(command)
+    command.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
+
+
+def _replay(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, help="a history that check has saved")
+    _smoke(command)
+    _start(command)
+
+
+def _record(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="where clients are to connect")
+    command.add_argument(
+        "--upstream", type=Path, required=True, metavar="SOCKET", help="the socket of the driver or of containerd"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="a new file for the recording")
+
+
+def _audit(command: argparse.ArgumentParser) -> None:
+    command.add_argument("file", type=Path, help="a file that record has written")
+
+
+def _serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument("subject", help="ref:overlay, ref:copy or py:package.module:factory")
+    command.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="the socket to make and to listen on")
+    command.add_argument("--root", type=Path, default=ROOT, metavar="DIR", help=f"where the store lies (default: {ROOT})")
+
+
+def _vectors(command: argparse.ArgumentParser) -> None:
+    command.add_argument("out", type=Path, help="the file to write")
+    command.add_argument("--level", choices=("snapshots", "refs", "concurrent"), default="snapshots", help="what they are of")
+    command.add_argument("--count", type=_positive, default=200, help="how many histories (default: 200)")
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
+
+
+def _museum(command: argparse.ArgumentParser) -> None:
+    command.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
+    command.add_argument("--list", action="store_true", help="name the exhibits, and visit none")
+    command.add_argument("--budget", type=_seconds, default=60.0, metavar="TIME", help="for each exhibit (default: 60s)")
+    _seed(command)
+    _jobs(command)
+    command.add_argument("--write", type=Path, metavar="FILE", help="put the track record into this file, between its marks")
+
+
+def _doctor(_: argparse.ArgumentParser) -> None:
+    """Nothing."""
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "smoke": ("five operations in seconds: does the driver answer at all?", _smoke),
+    "check": ("hold the driver against the spec, with drawn histories", _check),
+    "replay": ("make the calls of a saved history again", _replay),
+    "record": ("stand between clients and a driver, and write what passes into a file", _record),
+    "audit": ("judge a recording: is there an order of its calls in which all answers are right?", _audit),
+    "serve": ("serve a driver as a proxy plugin of containerd, until SIGTERM", _serve),
+    "vectors": ("write histories with what each call may answer, for those who check by themselves", _vectors),
+    "museum": ("the checker's track record: known bugs, each found and how fast", _museum),
+    "doctor": ("what this machine permits, and why not more", _doctor),
+}
+
+
+def _seed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=int, default=None, help="draw the same histories again")
+
+
+def _jobs(command: argparse.ArgumentParser) -> None:
+    default = min(2, os.cpu_count() or 1)
+    command.add_argument("--jobs", type=_positive, default=default, help="processes (default: 2, or the cores)")
+
+
+def _start(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--start",
+        default="",
+        metavar="COMMAND",
+        help=f"for level durable: starts the driver, in the foreground; {DIRECTORY} there and in SUBJECT is a new directory",
+    )
+
+
+# --- the values
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch("0*[1-9][0-9]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1; write one")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(",")))
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 5m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
