@@ -301,6 +301,14 @@ DRIVERS: tuple[Exhibit, ...] = (
         "faults",
         driver=stores.StagingLeft,
     ),
+    Exhibit(
+        "s18",
+        "cleanup looks for strays before it takes the writer's lock",
+        SEVERAL,
+        ("SNAP-CLEANUP-2", "SNAP-FAIL-2"),
+        "concurrent",
+        driver=stores.CleanupScansFirst,
+    ),
     Exhibit("s20a", "the mounts of a view lack ro", SEVERAL, ("SNAP-MOUNTS-5", "SNAP-MOUNTS-8"), driver=stores.ViewsLackRo),
     Exhibit("s20b", "the mounts of an active snapshot have ro", SEVERAL, ("SNAP-MOUNTS-5",), driver=stores.ActivesHaveRo),
     Exhibit(

@@ -13,6 +13,7 @@ from pathlib import Path
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding
 from snapspec.conformance.mutants import Exhibit
+from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.run import Run, execute, shorten_stuck
@@ -104,7 +105,10 @@ def _seen(exhibit: Exhibit, seed: int, run: Run) -> Seen:
 
 def length(found: Finding | RefFinding) -> int:
     """The calls of a history."""
-    return sum(len(burst.ops) for burst in found.bursts) if isinstance(found, RefFinding) else len(found.calls)
+    if isinstance(found, RefFinding):
+        return sum(len(burst.ops) for burst in found.bursts)
+    plans = [step.op for step in found.calls if isinstance(step.op, AtOnce)]
+    return sum(len(plan.first) + sum(map(len, plan.lanes)) for plan in plans) or len(found.calls)
 
 
 def visit_all(

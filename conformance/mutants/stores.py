@@ -80,6 +80,19 @@ class StagingLeft(OverlaySnapshotter):
         return super()._sweep()
 
 
+# --- cleanup
+
+
+class CleanupScansFirst(OverlaySnapshotter):
+    """Cleanup finds out what is stray in two steps, and between them others make snapshots."""
+
+    async def cleanup(self) -> None:
+        with self._call():
+            named = await self._in_order(lambda: {record.id for record in self._records.all()})
+            await self._in_order(lambda: [self._scrap(self._layout.directory(n)) for n in self._layout.numbers() - named])
+        await super().cleanup()
+
+
 # --- mounts
 
 

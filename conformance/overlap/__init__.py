@@ -15,6 +15,10 @@ OVERLAPPING = "SNAP-FAIL-2"
 PARENTS = "parents"
 
 
+#: What can overlap: all that a driver is asked for.
+Overlapping = InFlight | ops.Cleanup
+
+
 @dataclass(frozen=True, slots=True)
 class AtOnce(ops.Reopen):
     """The calls `first` one after another; then those of each lane one after another, all lanes at the same time.
@@ -22,5 +26,5 @@ class AtOnce(ops.Reopen):
     Nothing is opened again.
     """
 
-    first: tuple[InFlight, ...] = ()
-    lanes: tuple[tuple[InFlight, ...], ...] = ()
+    first: tuple[Overlapping, ...] = ()
+    lanes: tuple[tuple[Overlapping, ...], ...] = ()

@@ -10,9 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.draw import Limits, Pick, picker
-from snapspec.conformance.durable import InFlight
 from snapspec.conformance.history import Finding, Step, call_text
-from snapspec.conformance.overlap import PARENTS, AtOnce
+from snapspec.conformance.overlap import PARENTS, AtOnce, Overlapping
 from snapspec.conformance.overlap.session import FEWER_TRIES, OverlapSession, plan_again
 from snapspec.conformance.session import Diverged
 from snapspec.conformance.shorten import fewer, shortest, with_less
@@ -23,7 +22,7 @@ NAMES = ("x", "y")
 CALLERS = 4
 
 #: One after another before the rest: nothing, a layer, or a layer and what stands on it.
-FIRST: tuple[tuple[InFlight, ...], ...] = (
+FIRST: tuple[tuple[Overlapping, ...], ...] = (
     (),
     (ops.Prepare("a"),),
     (ops.Prepare("a"), ops.Commit("x", "a")),
@@ -48,6 +47,10 @@ SCENARIOS: tuple[AtOnce, ...] = (
             (ops.Mounts("a"),),
         ),
     ),
+    AtOnce(
+        first=(*FIRST[2], ops.Remove("x")),
+        lanes=((ops.Cleanup(), ops.Cleanup()), (ops.Prepare("a"), ops.Prepare("b"), ops.Remove("b")), (ops.View("x"),)),
+    ),
 )
 
 
@@ -62,8 +65,8 @@ class OverlapMachine(RuleBasedStateMachine):
         self.session = session
         self.running = wanted()
         self.found = found
-        self.first: tuple[InFlight, ...] = ()
-        self.lanes: list[list[InFlight]] = [[] for _ in range(CALLERS)]
+        self.first: tuple[Overlapping, ...] = ()
+        self.lanes: list[list[Overlapping]] = [[] for _ in range(CALLERS)]
 
     @initialize(data=st.data())
     def begin(self, data: st.DataObject) -> None:
@@ -89,13 +92,13 @@ class OverlapMachine(RuleBasedStateMachine):
             raise
 
 
-def drawn(pick: Pick, limits: Limits) -> InFlight:
+def drawn(pick: Pick, limits: Limits) -> Overlapping:
     """A call on one of very few names."""
     key, name = pick(KEYS), pick(NAMES)
     either = pick((key, name))
     parent = pick(("", name))
     labels = (("l", pick(("1", "2"))),)
-    calls: tuple[InFlight, ...] = (
+    calls: tuple[Overlapping, ...] = (
         *(ops.Prepare(key, parent, labels), ops.Prepare(key, parent), ops.Prepare(key)),
         *(ops.Commit(name, key), ops.Commit(name, key, labels)),
         *(ops.Remove(either), ops.Remove(either)),
@@ -105,11 +108,12 @@ def drawn(pick: Pick, limits: Limits) -> InFlight:
         ops.Update(either, labels),
         ops.Mounts(key),
         ops.Usage(either),
+        ops.Cleanup(),
     )
     return pick([op for op in calls if _is_drawn(op, limits)])
 
 
-def _is_drawn(op: InFlight, limits: Limits) -> bool:
+def _is_drawn(op: Overlapping, limits: Limits) -> bool:
     if PARENTS in limits.without and isinstance(op, ops.Prepare | ops.View) and op.parent:
         return False
     return type(op).__name__.lower() not in limits.without

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.history import Finding, Step
+from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.linear import Verdict
 from snapspec.conformance.overlap import AtOnce
-from snapspec.conformance.recordings.judge import judge
+from snapspec.conformance.recordings.judge import Shown, judge
 from snapspec.conformance.recordings.lanes import drawn
 from snapspec.conformance.recordings.recording import Store, Taker
 from snapspec.conformance.session import Diverged, Session
@@ -24,6 +24,9 @@ TRIES = 40
 
 #: The same where a shorter one is tried: there are many to try, and what shows seldom is of no use.
 FEWER_TRIES = 12
+
+#: The caller of what comes before and after the calls that overlap.
+LOOKS = "0"
 
 #: The most steps of the search for an order of one history. One that needs more is left undecided.
 STEPS = 200_000
@@ -58,8 +61,7 @@ class OverlapSession(Session):
             raise self._none("SNAP-LIVE-1", plan, "an answer", f"none: {lost}")
         opinion = judge(recording, STEPS)
         if opinion.shown is not None:
-            lines = Returned(tuple(drawn(opinion.shown)))
-            raise Diverged(Finding((Step(plan, lines),), opinion.shown.mismatches))
+            raise Diverged(_finding(plan, opinion.shown))
         if opinion.verdict is Verdict.LEGAL:
             self.reached.update(("SNAP-FAIL-2", "SNAP-LIVE-1"))
         changed = self.subject.changed()
@@ -117,6 +119,17 @@ class OverlapSession(Session):
         response = await self._call(ops.Walk(), taker, 0)
         value = response.value if isinstance(response, Returned) else ()
         return tuple(info for info in value if isinstance(info, Info)) if isinstance(value, tuple) else ()
+
+
+def _finding(plan: AtOnce, shown: Shown) -> Finding:
+    """What is illegal; where only the look at the end shows it, after which calls."""
+    lines, mismatches = tuple(drawn(shown)), shown.mismatches
+    overlapped = [call for call in shown.calls if call.caller != LOOKS]
+    if not overlapped and any(plan.lanes):
+        lines += ("", "seen after calls that overlapped:", *(f"  {', '.join(map(call_text, lane))}" for lane in plan.lanes))
+        left = Mismatch("SNAP-FAIL-2", "the store as one order of the calls before leaves it", mismatches[0].came)
+        mismatches = (left, *mismatches)
+    return Finding((Step(plan, Returned(lines)),), mismatches)
 
 
 def plan_again(session: OverlapSession, plan: AtOnce) -> Callable[[], None]:
