@@ -13,7 +13,8 @@ import pytest
 
 from snapspec.conformance.contents import Contents
 from snapspec.conformance.draw import Limits
-from snapspec.conformance.durable import power, recorder, ref_power
+from snapspec.conformance.durable import place as place_of
+from snapspec.conformance.durable import recorder, ref_power
 from snapspec.conformance.durable.ref_kill import RefKillSession, make_once
 from snapspec.conformance.durable.ref_kills import scenarios
 from snapspec.conformance.durable.ref_world import KilledRefs
@@ -55,7 +56,7 @@ def _kill(session: RefKillSession) -> None:
 
 @pytest.mark.skipif(bool(recorder.lacking()), reason=recorder.lacking())
 def test_images(workdir: Path) -> None:
-    with power.place(workdir) as here:
+    with place_of.place(workdir) as here:
         began = time.perf_counter()
         done = ref_power.run(here, IMAGES, seed=1)
         took = time.perf_counter() - began
