@@ -298,7 +298,8 @@ async def test_every_step_is_cancelled_once_at_every_call_of_a_port(
             for step in history:
                 running.append(asyncio.create_task(client.attempt(step)))
                 await asyncio.wait(running[-1:], timeout=10)
-                answer = running[-1].result()
+                # A cancel where nothing is waited for any more is too late for the step: it has answered, and its task has not.
+                answer = None if running[-1].cancelled() else running[-1].result()
                 # A record may be missing because the child that should have kept it was not made.
                 assert not isinstance(answer, (RefError, SnapshotError)) or type(answer) is NotFound, (number, step, answer)
             assert cancelled == [number]

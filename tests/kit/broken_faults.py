@@ -15,9 +15,8 @@ from snapspec.impl.copy import CopySnapshotter
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.overlay import OverlaySnapshotter
 from snapspec.impl.records import Record, Records, _translated
-from snapspec.impl.scan import measure
 from snapspec.model.state import Measure, Profile
-from snapspec.model.values import Kind, Labels, Mount, Usage
+from snapspec.model.values import Kind, Labels, Mount
 
 
 class Factory:
@@ -98,13 +97,12 @@ class CommitRenamesFirst(OverlaySnapshotter):
 
 
 class DescriptorLeft(OverlaySnapshotter):
-    """A usage that fails leaves the directory open that it was to measure."""
+    """A commit that fails leaves the directory open that it was to flush."""
 
-    def _measured(self, record: Record, usage: Usage) -> Usage:
-        directory = os.open(self._layout.fs(record.id), os.O_RDONLY | os.O_DIRECTORY)
-        usage = super()._measured(record, measure(self._layout.fs(record.id), Event()))
+    def _flush(self) -> None:
+        directory = os.open(self._layout.root, os.O_RDONLY | os.O_DIRECTORY)
+        super()._flush()
         os.close(directory)
-        return usage
 
 
 staging_left = Factory(stores.StagingLeft)

@@ -40,7 +40,7 @@ BROKEN: dict[str, tuple[str, tuple[Operation, ...]]] = {
     "transaction_left_open": ("SNAP-FAULT-4", (ops.Prepare("a"),)),
     "record_kept": ("SNAP-FAULT-4", (ops.Prepare("a"),)),
     "commit_renames_first": ("SNAP-FAULT-4", (ops.Prepare("a"), ops.Commit("b", "a"))),
-    "descriptor_left": ("SNAP-FAULT-5", (*BASE, ops.Usage("b"))),
+    "descriptor_left": ("SNAP-FAULT-5", (ops.Prepare("a"), ops.Commit("b", "a"))),
 }
 
 

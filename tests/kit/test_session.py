@@ -35,18 +35,18 @@ Answer = Callable[[Operation], Response | None]
 
 
 class Watched(ModelSubject):
-    """The model, whose calls are noted; `answer` answers some of them."""
+    """The model, whose calls are noted; `own` answers some of them."""
 
     def __init__(self, answer: Answer = lambda _: None, door: Door = Door.DIRECT) -> None:
         super().__init__("model:", Profile(door=door))
-        self.answer = answer
+        self.own = answer
         self.calls: list[Operation] = []
         self.ended: list[str] = []
         self.told = ""
 
     async def perform(self, space: int, op: Operation) -> Response:
         self.calls.append(op)
-        own = self.answer(op)
+        own = self.own(op)
         return await super().perform(space, op) if own is None else own
 
     async def clear(self) -> None:
@@ -372,7 +372,7 @@ def test_a_replay_makes_the_calls_and_its_own_looks() -> None:
         again = replay(session, found.steps)
         assert again is not None
         assert (again.clause, [s.op for s in again.calls]) == (found.clause, [s.op for s in found.calls])
-        subject.answer = lambda _: None
+        subject.own = lambda _: None
         looked = (*found.steps, Step(ops.Walk(), Returned(()), check=True))
         subject.calls.clear()
         assert replay(session, looked) is None
