@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
@@ -27,13 +27,18 @@ SHORTENING = 60.0
 
 @dataclass
 class BaseSearch(ABC, Generic[S, F]):
-    """What is still to do, and what was found. `report` is called before each history."""
+    """What is still to do, and what was found. `report` is called before each history.
+
+    `found_after` is how many histories and seconds it took to find the first thing.
+    """
 
     session: S
     limits: Limits
     until: float
     report: Callable[[], None]
     best: F | None = None
+    began: float = field(default_factory=time.monotonic)
+    found_after: tuple[int, float] = (0, 0.0)
 
     @abstractmethod
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
@@ -41,6 +46,9 @@ class BaseSearch(ABC, Generic[S, F]):
 
         `chance` is the seed of what is left to chance in them.
         """
+
+    def run_slow_scenarios(self, number: int = 0, workers: int = 1) -> None:
+        """Those that take so long that drawn histories come before them, if there are such."""
 
     @abstractmethod
     def machine(self) -> RuleBasedStateMachine:
@@ -53,6 +61,10 @@ class BaseSearch(ABC, Generic[S, F]):
     #: Steps of the machine in one drawn history.
     steps = 30
 
+    def length(self, batch: int) -> int:
+        """The steps in the histories of that batch."""
+        return self.steps
+
     def wanted(self) -> bool:
         """Whether another history may begin: Hypothesis asks before each."""
         self.report()
@@ -62,16 +74,20 @@ class BaseSearch(ABC, Generic[S, F]):
         """Keep the first finding."""
         if self.best is None:
             self.best = finding
+            self.found_after = self.session.histories, time.monotonic() - self.began
 
-    def run_batch(self, examples: int, number: int) -> None:
-        """Draw `examples` histories under the seed `number`, until one finds something. Raises what goes wrong in the kit."""
+    def run_batch(self, examples: int, number: int, batch: int = 0) -> None:
+        """Draw `examples` histories under the seed `number`, until one finds something; `batch` counts the batches.
+
+        Raises what goes wrong in the kit.
+        """
 
         def machine() -> RuleBasedStateMachine:
             return self.machine()
 
         drawn: Any = seed(number)(machine)
         try:
-            run_state_machine_as_test(drawn, settings=_settings(examples, self.steps))
+            run_state_machine_as_test(drawn, settings=_settings(examples, self.length(batch)))
         except Departure:
             return
         except Exception as error:

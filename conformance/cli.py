@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, doctor.
+"""The command `snapspec`: smoke, check, replay, doctor, museum.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -30,6 +30,8 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.machines import OPTIONAL
+from snapspec.conformance.mutants import museum
+from snapspec.conformance.mutants.hall import EXHIBITS, find
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
@@ -80,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="hold the driver against the spec, with drawn histories")
     replay = commands.add_parser("replay", help="make the calls of a saved history again")
     looking = commands.add_parser("doctor", help="what this machine permits, and why not more")
+    visiting = commands.add_parser("museum", help="the checker's track record: known bugs, each found and how fast")
+    visiting.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
+    visiting.add_argument("--list", action="store_true", help="name the exhibits, and visit none")
+    visiting.add_argument("--budget", type=_seconds, default=60.0, metavar="TIME", help="for each exhibit (default: 60s)")
+    visiting.add_argument("--write", type=Path, metavar="FILE", help="put the track record into this file, between its marks")
     replay.add_argument("file", type=Path, help="a history that check has saved")
     for command in (smoke, check, replay):
         command.add_argument("subject", help=f"what is under test: {FORMS}")
@@ -109,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"histories to draw, with --power images to judge (default: {EXAMPLES})",
     )
     check.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
-    check.add_argument("--seed", type=int, default=None, help="draw the same histories again")
+    for command in (check, visiting):
+        command.add_argument("--seed", type=int, default=None, help="draw the same histories again")
     check.add_argument(
         "--without",
         type=_names,
@@ -117,9 +125,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME,NAME",
         help=f"leave out, for a partial verdict: {', '.join(OPTIONAL)}; of refs: {', '.join(ref_draw.OPTIONAL)}",
     )
-    check.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)")
+    for command in (check, visiting):
+        command.add_argument(
+            "--jobs", type=_positive, default=min(2, os.cpu_count() or 1), help="processes (default: 2, or the cores)"
+        )
     check.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
-    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor)):
+    for command, action in ((smoke, _smoke), (check, _check), (replay, _replay), (looking, _doctor), (visiting, _museum)):
         command.set_defaults(action=action)
     return parser
 
@@ -223,6 +234,23 @@ def _level_of(saved: Finding | RefFinding, start: str) -> str:
     if Faulted in kinds:
         return "faults"
     return "durable" if kinds & {Restart, PowerCut, Together} or start else "core"
+
+
+def _museum(options: argparse.Namespace) -> int:
+    exhibits = [find(name) for name in options.names] or list(EXHIBITS)
+    if options.list:
+        for exhibit in exhibits:
+            print(f"{exhibit.name:10} {museum.level(exhibit):8} {exhibit.wrong}")
+        return 0
+    if options.write is not None:
+        _writable(options.write)
+    seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
+    print(f"snapspec museum --seed {seed} --budget {options.budget:g}s")
+    seen = museum.visit_all(exhibits, seed, options.budget, options.jobs, lambda one: print(museum.line(one), flush=True))
+    print(museum.summary(seen))
+    if options.write is not None:
+        museum.write(options.write, seen)
+    return 0 if all(one.right for one in seen) else 1
 
 
 def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from snapspec.conformance.draw import Limits, Pick, change
@@ -126,10 +126,22 @@ def write(scope: RefScope) -> RefOperation:
 
 
 def prelude(pick: Pick) -> tuple[RefOperation, ...]:
-    """The calls that many histories begin with: a pair with something in it, and perhaps a layer over it."""
+    """The calls that many histories begin with: a pair with something in it, and perhaps what makes more of it."""
     changes = (MakeFile("f", b"y" * 5000),)
     pair = (ref_ops.New("m", "hm"), ref_ops.Write("hm", changes), ref_ops.Commit("hm", "e", "he"))
-    return pick(((), pair, (*pair, ref_ops.New("n", "hn", "he"), ref_ops.Write("hn", (MakeFile("g", b"x"),)))))
+    layer = (ref_ops.New("n", "hn", "he"), ref_ops.Write("hn", (MakeFile("g", b"x"),)))
+    held_twice = (ref_ops.Finalize("he"), ref_ops.Get("e", "hs", "es"))
+    both = (*layer, ref_ops.Commit("hn", "d", "hd"))
+    begun = pick(((), pair, (*pair, *layer), (*pair, *held_twice), (*pair, *both), (*pair, ref_ops.Release("he"))))
+    return pick((begun, begun, begun, (*begun, ref_ops.Restart()))) if begun else begun
+
+
+def fewer_kinds(pick: Pick, limits: Limits) -> Limits:
+    """The limits of one history: all kinds of calls, or about a half of those that can be left out."""
+    if not pick((False, True, True)):
+        return limits
+    left_out = frozenset(entry.name for entry in OPERATIONS if not entry.needed and pick((False, True)))
+    return replace(limits, without=limits.without | left_out)
 
 
 def disk_usage(_: RefScope) -> RefOperation:

@@ -43,6 +43,9 @@ _NEW = ref_ops.New("n", "hn", "he")
 _USAGE = ref_ops.DiskUsage()
 _PRUNE = ref_ops.Prune()
 _COMMIT = ref_ops.Commit("hm", "e", "he")
+_SEEN: tuple[RefOperation, ...] = (*_PAIR, _LIST_FINAL)
+_SEEN_TWICE: tuple[RefOperation, ...] = (*_TWO, _LIST_FINAL, ref_ops.Mount("h2", readonly=False))
+_FOUND: tuple[RefOperation, ...] = (*_CHAIN, ref_ops.Restart(), ref_ops.Get("d", "hf", "f"))
 _MORE = (MakeFile("more", b"z" * 600),)
 
 #: disk_usage with any other call.
@@ -95,9 +98,18 @@ SCENARIOS = (
     Scenario("disk_usage, get_mutable, write", _IDLE_MUTABLE, (_USAGE, _REOPEN, ref_ops.Write("hx", _MORE))),
     Scenario("prune, prune", _IDLE_CHAIN, (_PRUNE, _PRUNE)),
     Scenario("prune, prune, get", _IDLE_CHAIN, (_PRUNE, _PRUNE, ref_ops.Get("d", "hg", "x"))),
+    Scenario("release of the view, get", _SEEN, (_RELEASE, ref_ops.Get("e", "hg", "eg"))),
+    Scenario("release, read through the view, new", _SEEN_TWICE, (_RELEASE, ref_ops.Read("h2"), ref_ops.New("n", "hn"))),
+    Scenario("prune, get of a final E", (*_SEEN, _RELEASE), (_PRUNE, ref_ops.Get("e", "hg", "eg"))),
+    Scenario("size, size of another", _CHAIN, (_SIZE, ref_ops.Size("hd"))),
+    Scenario("new over, prune of a child", (*_CHAIN, ref_ops.Release("hd")), (_NEW, _PRUNE)),
+    Scenario("finalize of what a start has found, prune", _FOUND, (ref_ops.Finalize("hf"), _PRUNE)),
     Scenario("close, size, finalize", _PAIR, (ref_ops.Close(), _SIZE, _FINALIZE)),
     Scenario("close, commit, prune", _MUTABLE, (ref_ops.Close(), _COMMIT, _PRUNE)),
 )
+
+#: Of one call, that nothing overlaps with: it is disturbed.
+STARTS = (Scenario("restart", _CHAIN, (ref_ops.Restart(),)),)
 
 #: Of five calls: thousands of schedules each, and some ten times as many for each kind of disturbance.
 FIVE_CALLS = (

@@ -6,15 +6,16 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 
 from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.ref_history import Burst, RefFinding, size
 from snapspec.conformance.ref_machine import RefMachine
-from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, Scenario
+from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, STARTS, Scenario
 from snapspec.conformance.ref_session import RefDivergence, RefSession, play_again
-from snapspec.conformance.schedule import Budget, Choice, Choose, disturb_each, explore
-from snapspec.conformance.shorten import fewer, shortest, with_less
+from snapspec.conformance.ref_watch import UNTOLD
+from snapspec.conformance.schedule import Budget, Choose, disturb_each, explore
+from snapspec.conformance.shorten import changed, fewer, shortest, with_less
 from snapspec.model import ref_ops
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.tree import MakeDirectory, MakeFile
@@ -30,19 +31,26 @@ SINGLY = (Budget(faults=1), Budget(cancels=1), Budget(holds=1), Budget(crash=Tru
 #: Schedules of each scenario for each of these, where all is in memory; over other drivers, which are slower, one.
 SAMPLE = 20
 
+#: The same undisturbed for a first look at all scenarios, before one is run in every order.
+FIRST = 6
+
 #: How often each scenario is run over such a driver with nothing held at gates.
 FREELY = 2
 
 
 @dataclass
 class RefSearch(BaseSearch[RefSession, RefFinding]):
-    """The search for what departs from the spec of refs. `everywhere`: a scenario meets each disturbance at each point."""
+    """The search for what departs from the spec of refs. `everywhere`: a scenario meets each disturbance at each point.
+
+    `between` is called before each scenario, to draw some histories: what is soon found in the ones is late in the others.
+    """
 
     everywhere: bool = False
+    between: Callable[[], object] = lambda: None
     schedules: dict[str, int] = field(default_factory=dict)
     """How many schedules a scenario has, for those of which every one was run."""
 
-    steps = 20
+    steps = 12
 
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
         """See `BaseSearch`: every schedule where all is in memory, over other drivers a few; and disturbed ones by chance.
@@ -50,8 +58,13 @@ class RefSearch(BaseSearch[RefSession, RefFinding]):
         `everywhere`: where all is in memory every schedule is disturbed once at every point, elsewhere and of five calls the
         simplest one.
         """
+        scenarios = (*SCENARIOS, *FIVE_CALLS)[number::workers]
         try:
-            for scenario in (*SCENARIOS, *FIVE_CALLS)[number::workers]:
+            self.between()
+            if self.session.subject.in_memory:
+                _look_first(self, scenarios, chance)
+            for scenario in scenarios:
+                self.between()
                 _run_scenario(self, scenario, random.Random(f"{chance} {scenario.name}"))
         except _Unwanted:
             return
@@ -65,7 +78,7 @@ class RefSearch(BaseSearch[RefSession, RefFinding]):
 
     def shortest(self, best: RefFinding, wanted: Callable[[], bool]) -> RefFinding:
         """See `BaseSearch`: bursts, calls and choices are left out."""
-        return shortest(best, _tries, lambda tried: play_again(self.session, tried), size, wanted)
+        return shortest(best, _tries, lambda tried: play_again(self.session, tried), size, wanted, UNTOLD)
 
 
 #: Each kind of call once or twice, in the order of a first build.
@@ -92,15 +105,42 @@ class _Unwanted(Exception):
     """No more histories are wanted."""
 
 
+def _look_first(search: RefSearch, scenarios: Sequence[Scenario], chance: int) -> None:
+    """All scenarios in a few orders; then each of their calls by itself, disturbed once at every point, and tried again."""
+    for scenario in scenarios:
+        drawn = random.Random(f"{chance} first {scenario.name}")
+        _run_by_chance(search, scenario, drawn, (UNDISTURBED,), FIRST)
+        _run_by_chance(search, scenario, drawn, DISTURBED, 1)
+    search.between()
+    alone = dict.fromkeys(Scenario("alone", scenario.setup, (op,)) for scenario in scenarios for op in scenario.calls)
+    for number, scenario in enumerate((*STARTS, *reversed(alone))):
+        if number % 10 == 0:
+            search.between()
+        for budget, (again, restarts) in product(SINGLY, ((True, True), (False, True), (True, False))):
+            if not (budget.crash and restarts):  # it has one as it is
+                disturb_each(partial(_once, search, scenario, budget=budget, restarts=restarts, again=again))
+
+
+def _once(
+    search: RefSearch,
+    scenario: Scenario,
+    choose: Choose,
+    budget: Budget = UNDISTURBED,
+    restarts: bool | None = None,
+    again: bool = False,
+) -> None:
+    """The scenario once, and the same calls `again` one by one; every other time with a restart, where it is not said."""
+    if not search.wanted():
+        raise _Unwanted
+    often = search.session.histories % 2 == 1
+    more = tuple(map(named_anew, scenario.calls)) if again else ()
+    if restarts or (restarts is None and often):
+        more += (ref_ops.Restart(),)
+    play_scenario(search.session, scenario, budget, choose, more)
+
+
 def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -> None:
-    def once(choose: Choose, budget: Budget = UNDISTURBED) -> None:
-        if not search.wanted():
-            raise _Unwanted
-        play_scenario(search.session, scenario, budget, choose)
-
-    def by_chance(choices: Sequence[Choice]) -> int:
-        return drawn.randrange(len(choices))
-
+    once = partial(_once, search, scenario)
     in_memory = search.session.subject.in_memory
     if in_memory:
         search.schedules[scenario.name] = explore(once)
@@ -110,17 +150,34 @@ def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -
     for budget in SINGLY if search.everywhere else ():
         every = explore if in_memory and scenario in SCENARIOS else disturb_each
         every(partial(once, budget=budget))
-    for budget in DISTURBED:
-        for _ in range(SAMPLE if in_memory else 1):
-            once(by_chance, budget)
+    _run_by_chance(search, scenario, drawn, DISTURBED, SAMPLE if in_memory else 1)
 
 
-def play_scenario(session: RefSession, scenario: Scenario, budget: Budget, choose: Choose) -> None:
-    """The scenario as one history. Raises RefDivergence."""
+def _run_by_chance(search: RefSearch, scenario: Scenario, drawn: random.Random, budgets: Sequence[Budget], count: int) -> None:
+    """Some schedules under each of the budgets."""
+    for budget in budgets:
+        for _ in range(count):
+            _once(search, scenario, lambda choices: drawn.randrange(len(choices)), budget)
+
+
+def named_anew(op: RefOperation) -> RefOperation:
+    """The call with other names for what it makes: the same call once more."""
+    makes = {"New": ("record", "handle"), "Get": ("handle", "fresh"), "GetMutable": ("handle",), "Commit": ("fresh", "given")}
+    for name in makes.get(type(op).__name__, ("given",) if isinstance(op, ref_ops.Parent) else ()):
+        op = changed(op, name, f"{getattr(op, name)} again")
+    return op
+
+
+def play_scenario(
+    session: RefSession, scenario: Scenario, budget: Budget, choose: Choose, more: Sequence[RefOperation] = ()
+) -> None:
+    """The scenario as one history, after which come `more` calls, one by one. Raises RefDivergence."""
     session.begin()
     for op in scenario.setup:
         session.play((op,), Budget(), choose)
     session.play(scenario.calls, budget, choose)
+    for op in more:
+        session.play((op,), Budget(), choose)
     session.end()
 
 
@@ -134,11 +191,27 @@ def _tries(best: RefFinding) -> Iterator[RefFinding]:
 
 
 def shorter(bursts: Bursts) -> Iterator[Bursts]:
-    """With fewer bursts, then with one burst made simpler."""
+    """With fewer bursts, then with one burst made simpler, then with fewer calls in it that meet in another order."""
     yield from fewer(bursts)
-    for at, burst in enumerate(bursts):
-        for simple in chain(_fewer_calls(burst), _fewer_choices(burst), _simpler_calls(burst)):
-            yield (*bursts[:at], *simple, *bursts[at + 1 :])
+    for simpler in (_simpler, _fewer_in_other_order):
+        for at, burst in enumerate(bursts):
+            for simple in simpler(burst):
+                yield (*bursts[:at], *simple, *bursts[at + 1 :])
+
+
+def _simpler(burst: Burst) -> Iterator[Bursts]:
+    return chain(_fewer_calls(burst), _fewer_choices(burst), _simpler_calls(burst))
+
+
+#: Choices of which one is not the simplest: one disturbance, or one call that goes first.
+_ONE_CHOICE = tuple((*(0,) * at, index) for at in range(8) for index in range(1, 6))
+
+
+def _fewer_in_other_order(burst: Burst) -> Iterator[Bursts]:
+    """What is left of the choices when a call is left out means something else: the same may take another choice."""
+    if burst.choices:
+        for *before, last in _fewer_calls(burst):
+            yield from ((*before, replace(last, choices=choices)) for choices in _ONE_CHOICE)
 
 
 def _fewer_calls(burst: Burst) -> Iterator[Bursts]:

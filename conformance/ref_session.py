@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -22,7 +22,6 @@ from snapspec.conformance.subjects.refs import NEIGHBOUR, Ground, RefsSubject, R
 from snapspec.conformance.subjects.remote import TransportLost
 from snapspec.impl import ref_errors
 from snapspec.impl.errors import SnapshotError
-from snapspec.impl.manager import Manager, open_manager
 from snapspec.impl.mounts import MountError
 from snapspec.model import ref_ops
 from snapspec.model.linear import TooManyStates
@@ -48,7 +47,7 @@ class RefDivergence(Departure):
 
 
 class RefSession(BaseSession[RefFinding]):
-    """Runs histories on a subject that was started. `open_with` opens the manager under test."""
+    """Runs histories on a subject that was started."""
 
     def __init__(
         self,
@@ -56,7 +55,6 @@ class RefSession(BaseSession[RefFinding]):
         runner: asyncio.Runner,
         deadline: float = DEADLINE,
         signals: Sequence[int] = (),
-        open_with: Callable[..., Awaitable[Manager]] = open_manager,
     ) -> None:
         super().__init__(runner, deadline, signals)
         self.subject = subject
@@ -64,7 +62,6 @@ class RefSession(BaseSession[RefFinding]):
         self.free: FreeRun[RefOperation, RefResponse] | None = None
         """The run, when nothing is held at gates in it."""
         self._trouble = ""
-        self._open_with = open_with
 
     # --- a history
 
@@ -91,7 +88,7 @@ class RefSession(BaseSession[RefFinding]):
 
     def made_world(self, ground: Ground, gates: Gates | None) -> RefWorld:
         """The manager of one history over its ground."""
-        return RefWorld(ground, gates, self.outside, self.subject.declared, self._open_with)
+        return RefWorld(ground, gates, self.outside, self.subject.declared, self.subject.open_with)
 
     def _plant(self) -> None:
         with self._judged(nullcontext()):

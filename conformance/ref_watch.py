@@ -18,6 +18,15 @@ from snapspec.model.ref_replies import GotHandle, GotSize, RefAccepted, RefCance
 from snapspec.model.refs import Record, RefOutcome, RefState, TellsSize
 from snapspec.model.replies import Mismatch
 
+#: The clause on records at rest when more calls than one have answered before, and none can be blamed.
+UNTOLD = "REF-POINT-3"
+
+#: Calls that may finalize an E: one that fails may leave the records behind what is durable (REF-FINAL-3).
+FINALIZES = ref_ops.Finalize | ref_ops.New | ref_ops.Mount | ref_ops.Write | ref_ops.Read | ref_ops.Close | ref_ops.Restart
+
+#: Calls that leave records and handles as they are.
+LOOKS = ref_ops.Size | ref_ops.Read | ref_ops.Write | ref_ops.DiskUsage
+
 #: The manager's records by id, each with the number of its open handles.
 Records = Mapping[str, tuple[Record, int]]
 
@@ -110,10 +119,14 @@ class RefWatch:
         self._failing: set[int] = set()
         """The open calls that a failure may still come to."""
         self._tested: list[tuple[str, ...]] = []
+        self._answered: dict[str, None] = {"REF-POINT-3": None}
+        """The clauses of the calls that have answered since the records were last looked at, those that only look aside."""
+        self._last = UNTOLD
+        """The clause of the last answer."""
         self._moved = True
-        """A call has answered since the records were last looked at."""
+        """A call has answered since then."""
         self._behind = False
-        """Since the last start a port has failed, so that records may be behind what is durable (REF-FINAL-3), or all is dead."""
+        """Since the last start a port has failed under a finalize, and records may be behind it (REF-FINAL-3); or all is dead."""
 
     @property
     def belief(self) -> Belief:
@@ -146,7 +159,15 @@ class RefWatch:
         came = RefCancelled() if isinstance(answer, Cancelled) else answer
         told = RefFailed(came.error) if isinstance(came, RefFailed) else came  # messages make no difference
         self._go((call, told), lambda belief: linear.respond(belief, call, came))
-        self._tested.append(self._known.belief.clauses)
+        clauses = self._known.belief.clauses
+        self._tested.append(clauses)
+        if clauses:
+            refused = isinstance(came, RefFailed) and not ref_replies.breaks_off(came)
+            self._last = "REF-ERROR-4" if refused else clauses[0]
+            if isinstance(op, ref_ops.Restart):
+                self._answered.clear()
+            if not (refused or isinstance(op, LOOKS)):
+                self._answered[self._last] = None
         self._moved = True
         if isinstance(op, ref_ops.Restart) and isinstance(came, RefReturned):
             self._behind = False
@@ -156,7 +177,7 @@ class RefWatch:
         if what == "cancel":
             self._go((call, what), lambda belief: linear.disturb(belief, call, what))
             return
-        self._behind = True
+        self._behind = self._behind or any(isinstance(op, FINALIZES) for op in self._open.values())
         self._failing.update(self._open)
         if self._open:
             some = next(iter(self._open))
@@ -178,9 +199,10 @@ class RefWatch:
             raise Unsound("REF-NOTE-1", f"nothing in the store names these snapshots: {sorted(unnoted)}")
         if self._moved and not self._open and not self._behind:
             records = self._world.records()
-            self._go(("rest", *records.items()), lambda belief: _refined(belief, records))
+            clause = UNTOLD if len(self._answered) > 1 else next(iter(self._answered), self._last)
+            self._go(("rest", *records.items()), lambda belief: _refined(belief, records, clause))
             self._tested.append(("REF-POINT-3", "REF-NOTE-1"))
-            self._moved = False
+            self._answered, self._moved = {}, False
 
     def _go(self, event: Hashable, onward: Callable[[Belief], Belief | Divergence]) -> None:
         known = self._known.after.get(event)
@@ -219,9 +241,12 @@ def _joined(belief: Belief, call: int, joins: bool) -> Belief:
     return replace(belief, calls=belief.calls.set(call, replace(belief.calls[call], disturbed=frozenset({"fault"}))))
 
 
-def _refined(belief: Belief, records: Records) -> Belief | Divergence:
-    """The belief in those worlds whose records are these. A size that is stored is known from now on (REF-SIZE-1)."""
-    judged = {world: _departure(world.state, records) for world in belief.worlds}
+def _refined(belief: Belief, records: Records, clause: str) -> Belief | Divergence:
+    """The belief in those worlds whose records are these. A size that is stored is known from now on (REF-SIZE-1).
+
+    `clause` is broken by what departs and has no clause of its own.
+    """
+    judged = {world: _departure(world.state, records, clause) for world in belief.worlds}
     learned = tuple((name, record.size) for name, (record, _) in records.items() if record.size is not None)
     worlds = frozenset(
         replace(world, state=belief.system.learn(world.state, world.state, RefAccepted((), learned)))
@@ -234,7 +259,7 @@ def _refined(belief: Belief, records: Records) -> Belief | Divergence:
     return Divergence("the manager at rest", records, tuple(sorted(departures, key=lambda m: (m.expected, m.came))))
 
 
-def _departure(state: RefState, records: Records) -> Mismatch | None:
+def _departure(state: RefState, records: Records, clause: str) -> Mismatch | None:
     """How the records depart from the state, if they do: what is first of another kind, or has other handles, or a wrong size."""
     if state.closed:
         return None
@@ -244,14 +269,20 @@ def _departure(state: RefState, records: Records) -> Mismatch | None:
     for name in sorted({*state.records, *records}):
         expected, came = state.records.get(name), records.get(name)
         if expected is None or came is None:
-            return Mismatch("REF-POINT-3", f"{_word(expected)} record {name!r}", f"{_word(came)} one")
+            if clause == "REF-OPEN-1" and expected is None:
+                clause = "REF-OPEN-2"  # what was left to be done at the start was not
+            elif clause == "REF-PRUNE-3":
+                clause = "REF-PRUNE-1"  # not the report is wrong, but what was removed
+            return Mismatch(clause, f"{_word(expected)} record {name!r}", f"{_word(came)} one")
         record, handles = came
         open_ones = sum(handle.open and handle.record == name for handle in state.handles.values())
         wrong = _size_departure(state, name, record.size)
         if wrong is not None:
             return wrong
+        if expected.equal in records and expected.equal and not record.equal:
+            clause = "REF-PAIR-1"
         if (replace(record, size=expected.size), handles) != (expected, open_ones):
-            return Mismatch("REF-POINT-3", f"{name!r}: {expected}, {open_ones} handles", f"{record}, {handles} handles")
+            return Mismatch(clause, f"{name!r}: {expected}, {open_ones} handles", f"{record}, {handles} handles")
     return None
 
 

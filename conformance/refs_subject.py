@@ -153,7 +153,8 @@ class RefsAdapter:
                 return _pruned(await self._manager().prune())
             case ref_ops.Close():
                 self.closed = True
-                await self._manager().close()
+                if self.manager is not None:
+                    await self.manager.close()
             case _:
                 return await self._on_handle(op)
         return None
@@ -183,15 +184,18 @@ class RefsAdapter:
                 return await self._contents.read(self.lists.get(handle, mounts))
 
     async def _restart(self) -> None:
-        """Close what is still open, and open again."""
+        """Close what is still open, and open again. A start that fails leaves what was open closed."""
+        closed, self.closed = self.closed, True
         if self.manager is not None:
-            with suppress(RefError) if self.closed else nullcontext():  # to those who called close before it has told its error
+            with suppress(RefError) if closed else nullcontext():  # to those who called close before it has told its error
                 await self.manager.close()
-        self._earlier, self.closed = set(self.handles), False
         await self.start()
+        self._earlier, self.closed = set(self.handles), False
 
     def _manager(self) -> Manager:
-        assert self.manager is not None, "start comes first, and restart after a crash"
+        """The manager. Raises Closed when there is none: its process has died, and the start after that has failed."""
+        if self.manager is None:
+            raise Closed("no manager is open")
         return self.manager
 
     def _give(self, name: str, ref: Ref) -> GotHandle:

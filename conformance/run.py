@@ -52,6 +52,8 @@ class Share:
     power: dict[str, Any] = field(default_factory=dict)
     """The numbers of its power cuts."""
     finding: Finding | RefFinding | None = None
+    found_after: tuple[int, float] = (0, 0.0)
+    """How many histories and seconds that took."""
     trouble: str = ""
     """Why the process could do nothing: one sentence with the remedy."""
     fault: str = ""
@@ -239,7 +241,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
         case "line":
             run.lines.append(told["text"])
         case "finding":
-            share.finding = decode_finding(told["finding"])
+            share.finding, share.found_after = decode_finding(told["finding"]), tuple(told["after"])
         case "cannot":
             share.trouble = told["why"]
         case "error":

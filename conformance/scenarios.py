@@ -9,6 +9,7 @@ from snapspec.conformance.session import DEEP
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.tree import Change, MakeDirectory, MakeFile, RemoveTree, Unlink
+from snapspec.model.values import Labels
 
 
 def smoke() -> Iterator[Operation]:
@@ -20,6 +21,74 @@ def smoke() -> Iterator[Operation]:
     yield ops.Read("c")
     yield ops.Remove("c")
     yield ops.Remove("b")
+
+
+_LAYERS = ("one", "two", "three")
+_LABELS: Labels = (("a", "1"), ("b", "2"))
+
+
+def lives() -> Iterator[Operation]:
+    """Each call where it succeeds, on each kind of snapshot over none to three parents; then a look at all, opened again."""
+    for parent, layer in zip(("", *_LAYERS), (*_LAYERS, ""), strict=True):
+        made = (f"active over {parent}", f"view over {parent}")
+        yield ops.Prepare(made[0], parent, _LABELS)
+        yield ops.View(made[1], parent, _LABELS)
+        for key in made:
+            yield ops.Write(key, (MakeFile(f"of {layer}", b"x" * 5000), MakeFile("common", b"by %s" % layer.encode())))
+            yield from _seen(key)
+        if layer:
+            yield ops.Prepare("making", parent, _LABELS)
+            yield ops.Write(
+                "making", (*([Unlink("common")] if parent else []), MakeFile("common", layer.encode()), MakeFile(layer))
+            )
+            yield ops.Commit(layer, "making", (("c", "3"),))
+            yield from (ops.Stat(layer), ops.Usage(layer))
+    keys = [*_LAYERS, *(f"{kind} over {parent}" for kind in ("active", "view") for parent in ("", *_LAYERS))]
+    yield from _relabelled()
+    yield from map(ops.Walk, _filters())
+    yield from (ops.Cleanup(), ops.Reopen(), ops.Walk())
+    for key in keys:
+        yield from ((ops.Stat(key), ops.Usage(key)) if key in _LAYERS else _seen(key))
+
+
+def _seen(key: str) -> Iterator[Operation]:
+    """All that there is to see of an active snapshot or a view."""
+    yield from (ops.Stat(key), ops.Mounts(key), ops.Usage(key), ops.Read(key), ops.Read(key, held=True))
+
+
+def _relabelled() -> Iterator[Operation]:
+    """A snapshot of each kind gets labels, all of them, one, one that it has not, one that goes."""
+    for key in ("one", "active over one", "view over one"):
+        yield ops.Update(key, (("a", "2"), ("d", "4")))
+        yield ops.Update(key, (("a", "3"),), ("labels.a",))
+        yield ops.Update(key, (("e", "5"),), ("labels.e",))
+        yield ops.Update(key, (), ("labels.d", "labels.absent"))
+        yield ops.Update(key, _LABELS, ("labels",), "two")
+        yield ops.Stat(key)
+
+
+def _filters() -> Iterator[tuple[str, ...]]:
+    """Each field with each operator, and two filters at once."""
+    values = {
+        "name": ("one", "absent"),
+        "parent": ("one", '""'),
+        "kind": ("active", "view", "committed"),
+        "labels.a": ("1", "2"),
+    }
+    for field, some in values.items():
+        yield (field,)
+        yield from ((f"{field}{operator}{value}",) for value in some for operator in ("==", "!=", "~="))
+    yield ("kind==view,parent==one", "name==two")
+
+
+def rebased() -> Iterator[Operation]:
+    """Commits with a parent, of keys with and without one: whether that is allowed is declared."""
+    yield from _one_of_each()
+    for given, parent in product(("leaf", "active", "view", "absent"), ("", "base")):
+        yield ops.Prepare("rebased", parent)
+        yield ops.Commit(f"on {given} from {parent}", "rebased", (), given)
+        yield ops.Commit(f"on {given} from {parent}", "rebased")  # when that was refused
+        yield ops.Stat(f"on {given} from {parent}")
 
 
 def deep_chain() -> Iterator[Operation]:
@@ -70,9 +139,12 @@ def _one_of_each() -> Iterator[Operation]:
     """An active snapshot, a view, and a committed one without children; `viewed`, `written` and `base` have one child each."""
     for name, parent in (("viewed", ""), ("written", ""), ("base", ""), ("leaf", "base")):
         yield ops.Prepare("making", parent)
+        yield ops.Write("making", (MakeFile(name),))
         yield ops.Commit(name, "making", (("a", "1"),))
     yield ops.View("view", "viewed", (("a", "1"),))
     yield ops.Prepare("active", "written", (("a", "1"),))
 
 
-SCENARIOS = (deep_chain, refusals)
+#: What takes a moment, before anything is drawn, and what takes long, after much of it.
+QUICK = (lives, refusals, rebased)
+SLOW = (deep_chain,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, takewhile
 from typing import TypeVar
@@ -14,13 +14,17 @@ from snapspec.conformance.durable.restart import replay_surely
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.machines import SnapshotMachine
-from snapspec.conformance.scenarios import SCENARIOS
+from snapspec.conformance.scenarios import QUICK, SLOW
 from snapspec.conformance.session import Session
 from snapspec.conformance.shorten import changed, fewer, shortest, with_less
 from snapspec.model import ops
 from snapspec.model.ops import Operation
+from snapspec.model.replies import Failed
 
 T = TypeVar("T")
+
+#: Calls in the drawn histories of one batch after another.
+LENGTHS = (6, 12, 30, 60)
 
 
 class Search(BaseSearch[Session, Finding]):
@@ -29,13 +33,27 @@ class Search(BaseSearch[Session, Finding]):
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
         """See `BaseSearch`; nothing in these is left to chance."""
         restarts = self.session.subject.restarts
-        written = restart.scenarios(restarts == "kill", self.limits) if restarts else SCENARIOS
-        for make in written[number::workers]:
+        self._run(restart.scenarios(restarts == "kill", self.limits)[number::workers] if restarts else QUICK[number::workers])
+
+    def run_slow_scenarios(self, number: int = 0, workers: int = 1) -> None:
+        """See `BaseSearch`."""
+        self._run(() if self.session.subject.restarts else SLOW[number::workers])
+
+    def _run(self, written: Sequence[Callable[[], Iterator[Operation]]]) -> None:
+        for make in written:
             if self.wanted():
-                calls = (op for op in make() if type(op).__name__.lower() not in self.limits.without)
+                calls = filter(self._possible, make())
                 found = scenario(self.session, takewhile(lambda _: self.wanted(), calls))
                 if found is not None:
                     self.found(found)
+
+    def _possible(self, op: Operation) -> bool:
+        reopens = self.session.subject.reopens or type(op) is not ops.Reopen
+        return reopens and type(op).__name__.lower() not in self.limits.without
+
+    def length(self, batch: int) -> int:
+        """See `BaseSearch`: short ones, in which much shows soon, and long ones in turn. Each end of a process takes its time."""
+        return self.steps if self.session.subject.restarts else LENGTHS[batch % len(LENGTHS)]
 
     def machine(self) -> SnapshotMachine:
         """See `BaseSearch`."""
@@ -64,18 +82,60 @@ Again = Callable[[tuple[Step, ...]], Finding | None]
 
 def shorten(best: Finding, again: Again, wanted: Callable[[], bool]) -> Finding:
     """The finding after calls were left out and made simpler, as long as the same clause breaks when made `again`."""
-    return shortest(best, _tries, again, size, wanted)
+    tried: set[tuple[tuple[Operation, int], ...]] = set()
+
+    def once(steps: tuple[Step, ...]) -> Finding | None:
+        calls = tuple((step.op, step.space) for step in steps)
+        if calls in tried:
+            return None
+        tried.add(calls)
+        return again(steps)
+
+    return shortest(best, _tries, once, size, wanted)
 
 
 def _tries(best: Finding) -> Iterator[tuple[Step, ...]]:
     calls = tuple(step for step in best.steps if not step.check)
-    return filter(None, chain(_undisturbed(calls, best.steps[-1]), _shorter(calls)))
+    return filter(None, chain(_undisturbed(calls, best.steps[-1]), _related(calls, best.steps[-1].op), _shorter(calls)))
 
 
 def _undisturbed(calls: tuple[Step, ...], last: Step) -> Iterator[tuple[Step, ...]]:
     """What only a look after a call has shown may be there without that call."""
     if last.check and len(calls) > 1:
         yield (*calls[:-1], replace(last, check=False))
+
+
+#: What a call may need beside what made the snapshots that it names: tried in this order.
+_EFFECTS: tuple[tuple[type[Operation], ...], ...] = (
+    (ops.Write,),
+    (ops.Write, ops.Update, ops.Reopen),
+    (ops.Write, ops.Prepare, ops.View),
+    (ops.Write, ops.Update, ops.Reopen, ops.Remove, ops.Cleanup, ops.Mounts, ops.Usage),
+)
+
+
+def _related(steps: tuple[Step, ...], last: Operation) -> Iterator[tuple[Step, ...]]:
+    """The end of the history with those calls alone that made what it names, and what that stands on, and have changed it."""
+    for effects in _EFFECTS:
+        wanted, kept = {*_names(last), *_names(steps[-1].op)}, list(steps[-1:])
+        for step in reversed(steps[:-1]):
+            names, made = _names(step.op), _made(step)
+            if made in wanted:
+                wanted = (wanted - {made}) | ({*names} - {made})
+                kept.append(step)
+            elif isinstance(step.op, effects) and not isinstance(step.response, Failed) and (not names or wanted & {*names}):
+                kept.append(step)
+        yield tuple(reversed(kept))
+
+
+def _made(step: Step) -> str | None:
+    """The name of the snapshot that the call has made, if it has."""
+    if isinstance(step.response, Failed):
+        return None
+    match step.op:
+        case ops.Prepare(made) | ops.View(made) | ops.Commit(made):
+            return made
+    return None
 
 
 def _shorter(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:

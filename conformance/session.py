@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from snapspec.conformance.errors import CannotRun
@@ -75,7 +76,7 @@ class BaseSession(ABC, Generic[F]):
         self.restarts = 0
         self.disturbed: Counter[str] = Counter()
         self.stuck = False
-        """A call did not answer: what it holds is unknown, and the subject is not to be used again."""
+        """A call did not answer, or the store does not open: what it holds is unknown, the subject is not to be used again."""
         self.over = False
         """No more calls are to be made: one is stuck, or this process was told to end."""
         self.hindrance: CannotRun | None = None
@@ -179,6 +180,8 @@ class Session(BaseSession[Finding]):
         ended = time.time_ns()
         self.calls += 1
         self.steps.append(Step(op, response, space, check))
+        if isinstance(op, ops.Reopen) and isinstance(response, Failed):
+            self.stuck = self.over = True  # a closed store cannot be used, nor cleared up
         if isinstance(response, Lost):
             raise self._diverged("SNAP-LIVE-1", "an answer", f"none: {response.reason}")
         belief = perform(self.beliefs[space], op, response, began, ended)
@@ -252,11 +255,18 @@ class Session(BaseSession[Finding]):
 
     def _look_around(self, space: int, op: Operation) -> None:
         """SNAP-FAIL-1: after a refused call everything is as it was; SNAP-LIVE-1: and a write goes through."""
-        key = getattr(op, "key", "")
-        named = self.state(space).get(key)
-        keys = [key] if named is not None and named.kind is Kind.ACTIVE else []
+        keys = self._showing(space, getattr(op, "key", ""))
         self._as_it_was(space, keys, "SNAP-FAIL-1", f"the store as before the refused {type(op).__name__.lower()}")
         self._make_one(space)
+
+    def _showing(self, space: int, key: str) -> list[str]:
+        """What shows the content of `key`: itself when it is active, of what stands on it the first that can be mounted."""
+        state = self.state(space)
+        named = state.get(key)
+        if named is None or named.kind is not Kind.COMMITTED:
+            return [key] if named is not None and named.kind is Kind.ACTIVE else []
+        mounted = (k for k, s in state.snapshots.items() if s.kind is not Kind.COMMITTED and key in ancestors(state, k))
+        return list(islice(mounted, 1))
 
     def _as_it_was(self, space: int, keys: list[str], clause: str, expected: str) -> None:
         """Look at everything, at the content of `keys` too. What is wrong breaks `clause` besides its own."""
@@ -268,15 +278,16 @@ class Session(BaseSession[Finding]):
         self.reached[clause] += 1
 
     def _observe(self, space: int, keys: list[str]) -> None:
-        """Every record, mount list and settled usage, and the content of `keys`."""
+        """Every record and mount list, the content of `keys`, and every settled usage, which follows from content."""
         self.do(ops.Walk(), space, check=True)
         for key, snapshot in self.state(space).snapshots.items():
             if snapshot.kind is not Kind.COMMITTED:
                 self.do(ops.Mounts(key), space, check=True)
-            elif snapshot.usage is not None:
-                self.do(ops.Usage(key), space, check=True)
         for key in keys:
             self.do(ops.Read(key), space, check=True)
+        for key, snapshot in self.state(space).snapshots.items():
+            if snapshot.kind is Kind.COMMITTED and snapshot.usage is not None:
+                self.do(ops.Usage(key), space, check=True)
 
     def _read_all(self, space: int) -> None:
         """The content of each active snapshot and view."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields, replace
 from typing import Any, Protocol, TypeVar
+
+from snapspec.model.replies import Mismatch
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -18,6 +20,11 @@ class Shows(Protocol):
         """The clause that is broken."""
         ...
 
+    @property
+    def mismatches(self) -> Sequence[Mismatch]:
+        """What was allowed, each by its clause, and what came."""
+        ...
+
 
 F = TypeVar("F", bound=Shows)
 
@@ -28,10 +35,12 @@ def shortest(
     again: Callable[[C], F | None],
     size: Callable[[F], tuple[int, ...]],
     wanted: Callable[[], bool],
+    vague: str = "",
 ) -> F:
     """The finding after the tries that `shorter` gives, each made `again`, as long as the same clause breaks in a smaller `size`.
 
-    `wanted` is asked before each try.
+    So may one that was broken beside it: the answer of calls that overlap may break one or another. `wanted` is asked before each
+    try. `vague` is a clause that is named for want of a better one: any other may take its place.
     """
 
     def better(best: F) -> F | None:
@@ -39,7 +48,8 @@ def shortest(
             if not wanted():
                 break
             found = again(tried)
-            if found is not None and found.clause == best.clause and size(found) < size(best):
+            same = found is not None and (best.clause == vague or found.clause in {m.clause for m in best.mismatches})
+            if found is not None and same and size(found) < size(best):
                 return found
         return None
 

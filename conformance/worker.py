@@ -9,11 +9,12 @@ import asyncio
 import ctypes
 import json
 import os
+import resource
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +48,14 @@ from snapspec.conformance.subjects.address import (
     make_killed_refs,
     make_restarted,
     parse,
-    power_file_system,
+    powered,
 )
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
+
+#: Batches that one process draws before the slow scenarios, as long as half its time is left.
+EARLY = 4
 
 #: Holds the signal that has told this process to end.
 _told_to_end: list[int] = []
@@ -63,7 +67,8 @@ LAST_RESORT = 25
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
-    what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable."""
+    what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable. `memory`
+    is how many bytes the process may take, 0 for any number."""
 
     task: str
     subject: str
@@ -79,6 +84,7 @@ class Plan:
     start: str = ""
     kill: bool = False
     power: bool = False
+    memory: int = 0
 
 
 #: Where `tell` writes: once `main` runs, a stream that nothing else in this process has.
@@ -171,39 +177,45 @@ def run(plan: Plan) -> None:
 
 def _cut_power(plan: Plan) -> None:
     """Judge the images of power cuts, drawn or of a saved history."""
-    file_system = power_file_system(parse(plan.subject), enter())
+    driver, file_system = powered(parse(plan.subject), enter())
     with (
         Workspace.create() as workspace,
-        place(workspace.scratch("power"), file_system=file_system, without=frozenset(plan.without)) as here,
+        place(workspace.scratch("power"), driver, file_system, frozenset(plan.without)) as here,
     ):
         subject, refs = here.subject(), parse(plan.subject).refs
         note = f"the reference manager over {subject.note}" if refs else subject.note
         promise = "REF-POWER-" if refs else "SNAP-POWER-"
         tell("started", note=note, profile=encode(subject.profile), refs=refs, promise=promise)
-        done = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
-        _tell_finding(done.found if isinstance(done, RefPowered) else done.finding)
+        done, after = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
+        _tell_finding(done.found if isinstance(done, RefPowered) else done.finding, after)
     if _told_to_end:
         raise SystemExit(1)
     tell("done", **_power_counts(done))
 
 
-def _check_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
-    told = 0.0
+def _check_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, tuple[int, float]]:
+    """What came of it; and the images and seconds until something was found."""
+    began, told, after = time.monotonic(), 0.0, (0, 0.0)
 
     def report(done: power.Powered) -> None:
-        nonlocal told
+        nonlocal told, after
+        if not done.shrinking:
+            after = done.images + 1, time.monotonic() - began
         if time.monotonic() - told > 0.2 or done.shrinking:
             told = time.monotonic()
             tell("progress", **_power_counts(done), shrinking=done.shrinking)
 
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
     seed = plan.seed * 1_000_003 + plan.number
+    done: power.Powered
     if refs:
-        return ref_power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
-    return power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
+        done = ref_power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
+    else:
+        done = power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
+    return done, after
 
 
-def _replay_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
+def _replay_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, tuple[int, float]]:
     saved = load(Path(plan.file))
     if isinstance(saved, RefFinding):
         if not refs:
@@ -211,13 +223,13 @@ def _replay_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
         shown = ref_power.try_last(here, saved.bursts)
         for text in (shown or saved).told:
             tell("line", text=text)
-        return RefPowered(histories=1, calls=sum(len(burst.ops) for burst in saved.bursts), found=shown)
+        return RefPowered(histories=1, calls=sum(len(burst.ops) for burst in saved.bursts), found=shown), (1, 0.0)
     if refs:
         raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")
     found = power.replay(here, saved, _told_to_end)
     for step in (found or saved).calls:
         tell("line", text=line(step))
-    return power.Powered(histories=1, calls=len(saved.calls), finding=found)
+    return power.Powered(histories=1, calls=len(saved.calls), finding=found), (1, 0.0)
 
 
 def _power_counts(done: power.Powered) -> dict[str, Any]:
@@ -235,9 +247,10 @@ def _counts(session: Session | RefSession) -> dict[str, Any]:
     }
 
 
-def _tell_finding(finding: Finding | RefFinding | None) -> None:
+def _tell_finding(finding: Finding | RefFinding | None, after: tuple[int, float] = (1, 0.0)) -> None:
+    """Tell what was found, after so many histories and seconds."""
     if finding is not None:
-        tell("finding", finding=encode_finding(finding))
+        tell("finding", finding=encode_finding(finding), after=after)
 
 
 def _smoke(session: Session | RefSession) -> None:
@@ -281,7 +294,8 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
             told = time.monotonic()
             tell("progress", **_counts(session), shrinking=search.best is not None)
 
-    until = time.monotonic() + plan.budget if plan.budget else float("inf")
+    began = time.monotonic()
+    until, halfway = (began + plan.budget, began + plan.budget / 2) if plan.budget else (float("inf"), float("inf"))
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
     search: Search | RefSearch
     if isinstance(session, RefKillSession):
@@ -292,18 +306,38 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
         search = FaultSearch(session, limits, until, report)
     else:
         search = Search(session, limits, until, report)
+    draw = _drawing(plan, search)
+    if isinstance(search, RefSearch):
+        search.between = draw
     search.run_scenarios(plan.number, plan.workers, plan.seed)
     if isinstance(search, RefSearch):
-        for name, count in search.schedules.items():
-            tell("line", text=f"{name}: every one of {count} schedules")
-    drawn = 0
-    while search.best is None and search.wanted() and drawn < plan.examples:
-        count = min(BATCH, plan.examples - drawn)
-        # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
-        search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn)
-        drawn += count
+        for name, schedules in search.schedules.items():
+            tell("line", text=f"{name}: every one of {schedules} schedules")
+    for _ in range(EARLY):
+        if time.monotonic() < halfway:
+            draw()
+    search.run_slow_scenarios(plan.number, plan.workers)
+    while draw():
+        pass
     search.shorten()
-    _tell_finding(search.best)
+    _tell_finding(search.best, search.found_after)
+
+
+def _drawing(plan: Plan, search: Search | RefSearch) -> Callable[[], bool]:
+    """What draws the next batch of histories, and tells whether there was one to draw."""
+    drawn = 0
+
+    def draw() -> bool:
+        nonlocal drawn
+        count = min(BATCH, plan.examples - drawn)
+        if count <= 0 or not search.wanted():
+            return False
+        # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
+        search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn, drawn // BATCH)
+        drawn += count
+        return True
+
+    return draw
 
 
 def main() -> None:
@@ -311,6 +345,8 @@ def main() -> None:
     _keep_output()
     _end_with_parent(int(sys.argv[2]))
     plan = Plan(**json.loads(sys.argv[1]))
+    if plan.memory:
+        resource.setrlimit(resource.RLIMIT_AS, (plan.memory, plan.memory))
     try:
         run(plan)
     except CannotRun as error:

@@ -125,7 +125,7 @@ class Manager:
         await self._ledger.write({record.id: record.entry()})
         del self._ledger.notes[record.id]
         self._ledger.add(record)
-        return MutableRef(self._ledger, record)
+        return self._ledger.give_mutable(record)
 
     async def get(self, id: str) -> ImmutableRef:
         """A handle on an immutable record, or on the E of an idle mutable one (REF-GET).
@@ -140,7 +140,7 @@ class Manager:
                 final = record.halves[-1]
                 if final.mutable:
                     return await given(ledger.commit(record))  # REF-GET-4
-                return ImmutableRef(ledger, final)  # REF-GET-1, REF-GET-3
+                return ledger.give(final)  # REF-GET-1, REF-GET-3
 
     async def get_mutable(self, id: str) -> MutableRef:
         """The handle on an idle mutable record; its E, if it has one, is gone (REF-MUT). Raises as `get` does, and Invalid."""

@@ -142,6 +142,16 @@ class Ledger:
             self._ended.clear()
             await self._ended.wait()
 
+    # --- handles
+
+    def give(self, record: Record) -> ImmutableRef:
+        """A handle on an immutable record."""
+        return ImmutableRef(self, record)
+
+    def give_mutable(self, record: Record) -> MutableRef:
+        """The handle on a mutable record."""
+        return MutableRef(self, record)
+
     # --- memory and metadata
 
     def find(self, id: str) -> Record:
@@ -282,7 +292,7 @@ class Ledger:
         self.add(record)
         mutable.equal = record
         mutable.handles.clear()
-        return ImmutableRef(self, record)
+        return self.give(record)
 
     async def reopen(self, mutable: Record) -> MutableRef:
         """Under the section: a handle on M; its E is gone (REF-MUT-3)."""
@@ -290,7 +300,7 @@ class Ledger:
             await self.write({mutable.equal.id: None})
             self.drop(mutable.equal)
             mutable.equal = None
-        return MutableRef(self, mutable)
+        return self.give_mutable(mutable)
 
     async def finalize(self, record: Record) -> None:
         """Under the lock of a pair: the driver commits M's snapshot under E's id (REF-FINAL-1).
@@ -423,7 +433,7 @@ class Ref(ABC):
         with self._ledger.call():
             self._check()
             parent = self._record.parent
-            return None if parent is None else ImmutableRef(self._ledger, self._ledger.find(parent.id))
+            return None if parent is None else self._ledger.give(self._ledger.find(parent.id))
 
     def belongs_to(self, ledger: Ledger) -> bool:
         """Whether this manager gave the handle."""

@@ -13,7 +13,7 @@ from snapspec.model.oracle import SNAPSHOTS
 from snapspec.model.ref_faults import Broken
 from snapspec.model.ref_ops import RefOperation, RefStep
 from snapspec.model.ref_replies import RefAccepted, RefAnswer, RefJudgement
-from snapspec.model.refs import ListsRows, Record, RefOutcome, RefState, ShowsTree, TellsSize, snapshot_of
+from snapspec.model.refs import ListsRows, Pruned, Record, RefOutcome, RefState, ShowsTree, TellsSize, snapshot_of
 from snapspec.model.state import Snapshot, Span, State
 from snapspec.model.values import Kind
 
@@ -128,6 +128,9 @@ def _pending(outcome: RefOutcome) -> RefOutcome:
         case ListsRows(rows):
             measured = tuple(row.record for row in rows if row.size is None)
             return RefOutcome(outcome.clause, outcome.reply, _about(outcome.state, measured))
+        case Pruned():
+            left = Map((name, Record(record.mutable)) for name, record in sorted(outcome.state.records.items()))
+            return RefOutcome(outcome.clause, outcome.reply, RefState(left))
         case _:
             return RefOutcome(outcome.clause, outcome.reply, NOTHING)
 

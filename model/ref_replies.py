@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from snapspec.model.nodes import Tree
+from snapspec.model.ref_changes import Removal
 from snapspec.model.ref_faults import Broken
 from snapspec.model.refs import (
     ChangedThrough,
@@ -133,6 +134,10 @@ def judge(outcome: RefOutcome | Broken, response: RefAnswer) -> RefJudgement:
     if isinstance(outcome.reply, TellsSize):
         # A cancellation, or an error of the scan, in which this caller has no part; else an error of a race.
         clause = "REF-SIZE-5" if breaks_off(response) else "REF-SIZE-4"
+    elif clause in ("REF-FINAL-1", "REF-FINAL-2", "REF-MOUNT-3", "REF-NEW-2") and breaks_off(response) == "fault":
+        clause = "REF-FINAL-3"  # nothing has disturbed this one: it is a retry, or as good as one
+    elif clause == "REF-USAGE-1" and breaks_off(response):
+        clause = "REF-USAGE-3"
     return Mismatch(clause, describe(outcome), _came(response))
 
 
@@ -196,13 +201,24 @@ def _judge_value(outcome: RefOutcome, value: RefValue) -> RefJudgement | None:
             there, told = dict(removed), dict(came_removed)
             fit = there.keys() == told.keys() and all(_size_fits(there[ids], size) for ids, size in told.items())
             right = errors == 0 and len(told) == len(came_removed) and fit
-            return _equal(outcome, f"rows {_ids(removed)}, no errors", f"rows {_ids(came_removed)}, {errors} errors", right)
+            came = f"rows {_ids(came_removed)}, {errors} errors"
+            return _equal(
+                outcome, f"rows {_ids(removed)}, no errors", came, right, _prune_clause(outcome, removed, came_removed, errors)
+            )
         case _:
             return None
 
 
-def _equal(outcome: RefOutcome | Broken, expected: str, came: str, right: bool) -> RefJudgement:
-    return RefAccepted((outcome.clause,)) if right else Mismatch(outcome.clause, expected, came)
+def _equal(outcome: RefOutcome | Broken, expected: str, came: str, right: bool, otherwise: str = "") -> RefJudgement:
+    """`otherwise` is the clause that is broken where it is not the outcome's own."""
+    return RefAccepted((outcome.clause,)) if right else Mismatch(otherwise or outcome.clause, expected, came)
+
+
+def _prune_clause(outcome: RefOutcome, expected: tuple[Removal, ...], came: tuple[Removal, ...], errors: int) -> str:
+    """REF-PRUNE-1 where something is gone that is in use, or there that is not, or cannot go; else the report is wrong."""
+    gone = {name for ids, _ in came for name in ids}
+    wrong = errors or not all(ids & gone for ids, _ in expected) or gone & outcome.state.records.keys()
+    return "REF-PRUNE-1" if wrong else outcome.clause
 
 
 def _words(results: tuple[frozenset[str], ...]) -> str:
@@ -258,7 +274,8 @@ def _limits(driver: State, key: str) -> tuple[int, int | None]:
 
 def _judge_rows(outcome: RefOutcome, expected: tuple[Row, ...], came: tuple[Row, ...]) -> RefJudgement:
     if _sizeless(came) != _sizeless(expected):
-        return Mismatch(outcome.clause, _rows(expected), _rows(came))
+        used = [row[:3] for row in _sizeless(came)] == [row[:3] for row in _sizeless(expected)]
+        return Mismatch("REF-USAGE-2" if used else outcome.clause, _rows(expected), _rows(came))
     sizes = {row.record: row.size for row in came}
     learned: list[tuple[str, int]] = []
     for row in expected:
@@ -267,7 +284,7 @@ def _judge_rows(outcome: RefOutcome, expected: tuple[Row, ...], came: tuple[Row,
             return Mismatch("REF-USAGE-3", f"{row.record!r} of {row.size} bytes", f"{size}")
         wrong = _impossible(outcome.state, row.record, size) if row.size is None else None
         if wrong is not None:
-            return wrong
+            return replace(wrong, clause="REF-USAGE-3")
         if not row.mutable:
             learned.append((row.record, size))
     return RefAccepted((outcome.clause, "REF-USAGE-2", "REF-USAGE-3", "REF-PAIR-3"), tuple(learned))

@@ -15,16 +15,16 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
-from snapspec.impl.copy import open_copy
+from snapspec.impl.base import BaseSnapshotter
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.loopback import PoolError, open_pool
-from snapspec.impl.overlay import open_overlay
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.values import Info, Mount, Usage
 
-#: How the reference is opened: overlay or copy, its directory, `userxattr`, and the size and the file system of its pool, if any.
+#: How the driver is opened: its class as "module:Class", its directory, `userxattr`, and the size and file system of its pool.
 How = tuple[str, str, bool, int, str]
 
 #: The number of the first word of the child: that it is ready, or why it cannot be.
@@ -33,6 +33,11 @@ READY = 0
 
 class Gone(ConnectionError):
     """The child has ended under a call or before it."""
+
+
+def path_of(kind: type[object]) -> str:
+    """How that class is named to the child."""
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 # --- in the kit
@@ -167,12 +172,11 @@ async def serve(opening: Awaitable[Any], theirs: socket.socket) -> None:
 
 async def opened(how: How) -> Snapshotter:
     kind, directory, userxattr, size, file_system = how
-    if kind == "copy":
-        return await open_copy(directory)
-    if not size:
-        return await open_overlay(directory, userxattr=userxattr)
-    pool = await asyncio.to_thread(partial(open_pool, directory, size=size, file_system=file_system))
-    return await open_overlay(pool.root, pool=pool)
+    pool = await asyncio.to_thread(partial(open_pool, directory, size=size, file_system=file_system)) if size else None
+    attributes = {"userxattr": True} if userxattr else {}
+    driver: BaseSnapshotter = resolve_name(kind)(pool.root if pool else directory, pool, **attributes)
+    await driver.open()
+    return driver
 
 
 async def _answer_all(driver: Any, reader: StreamReader, writer: StreamWriter) -> None:

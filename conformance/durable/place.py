@@ -9,7 +9,7 @@ import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +22,12 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
 from snapspec.conformance.subjects.reference import Ground, ReferenceSubject
 from snapspec.impl import syscalls
-from snapspec.impl.loopback import Pool, PoolError, open_pool
+from snapspec.impl.base import BaseSnapshotter
+from snapspec.impl.loopback import PoolError, open_pool
 from snapspec.impl.mounts import attached_loop, unmount, unmount_top
-from snapspec.impl.overlay import open_overlay
+from snapspec.impl.overlay import OverlaySnapshotter
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.replies import Reading
-
-#: Opens the driver under test on an open pool, which it closes at its end.
-Opener = Callable[[Pool], Awaitable[Snapshotter]]
 
 #: Bytes of a pool, by file system: a small one is quick to copy.
 SIZES = {"ext4": 32 << 20, "xfs": 300 << 20, "btrfs": 128 << 20}
@@ -42,33 +40,19 @@ _CHECKERS = {
 }
 
 
-async def reference(pool: Pool) -> Snapshotter:
-    """The overlay reference on the pool."""
-    return await open_overlay(pool.root, pool=pool)
-
-
 class PoweredSubject(ReferenceSubject):
     """A driver on a pool in `directory`. Each history has a store of its own, and names without a prefix."""
 
     overlapping = False
     """Calls are under way together: what one of them measures another one may be taking away."""
 
-    def __init__(self, contents: Contents, directory: Path, opener: Opener, file_system: str) -> None:
+    def __init__(self, contents: Contents, directory: Path, driver: type[BaseSnapshotter], file_system: str) -> None:
         ground = Ground("overlay", True, False, "overlay on a pool whose power is cut")
-        super().__init__("power", contents, directory, ground, SIZES[file_system], file_system)
-        self._opener = opener
+        super().__init__("power", contents, directory, ground, SIZES[file_system], file_system, driver)
 
     def history_prefix(self, number: int) -> str:
         """None: names mean the same on an image as in the history."""
         return ""
-
-    async def _open(self) -> Snapshotter:
-        pool = await asyncio.to_thread(open_pool, str(self.directory), size=self.size, file_system=self.file_system)
-        try:
-            return await self._opener(pool)
-        except BaseException:
-            await asyncio.to_thread(pool.close)
-            raise
 
     def forget_places(self, calls: Sequence[InFlight]) -> None:
         """Which of these calls came last is not known: nothing is taken for sure of the snapshots that they name."""
@@ -83,12 +67,12 @@ class PoweredSubject(ReferenceSubject):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the run happens: the tmpfs, the recorder, the event loop, and how the driver is opened."""
+    """Where the run happens: the tmpfs, the recorder, the event loop, and the class of the driver."""
 
     directory: Path
     recorder: Recorder
     runner: asyncio.Runner
-    opener: Opener
+    driver: type[BaseSnapshotter]
     limits: Limits
     file_system: str
 
@@ -109,7 +93,7 @@ class Place:
 
     def subject(self) -> PoweredSubject:
         """A subject over the pool as its image is now."""
-        return PoweredSubject(Contents(self.directory / "target"), self.directory / "pool", self.opener, self.file_system)
+        return PoweredSubject(Contents(self.directory / "target"), self.directory / "pool", self.driver, self.file_system)
 
     def disk(self, events: tuple[Event, ...]) -> images.Disk:
         """The disk that was told the events, before the first of them."""
@@ -142,7 +126,10 @@ class Place:
 
 @contextmanager
 def place(
-    directory: Path, opener: Opener = reference, file_system: str = "ext4", without: frozenset[str] = frozenset()
+    directory: Path,
+    driver: type[BaseSnapshotter] = OverlaySnapshotter,
+    file_system: str = "ext4",
+    without: frozenset[str] = frozenset(),
 ) -> Iterator[Place]:
     """The empty directory `directory` as a place, for as long as the block lasts; afterwards it is empty again.
 
@@ -153,7 +140,7 @@ def place(
         with recording(directory / "recorder") as recorder, asyncio.Runner() as runner:
             for name in ("target", "replayed"):
                 (directory / name).mkdir()
-            here = Place(directory, recorder, runner, opener, Limits(permits(str(directory)), without), file_system)
+            here = Place(directory, recorder, runner, driver, Limits(permits(str(directory)), without), file_system)
             try:
                 _make(here)
                 yield here

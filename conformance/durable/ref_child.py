@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -20,14 +20,12 @@ from snapspec.conformance.durable.child import Child, How, opened, serve
 from snapspec.conformance.durable.forks import serve_forks
 from snapspec.conformance.refs_subject import RefResponse, RefsAdapter
 from snapspec.conformance.subjects.prefixed import Prefixed
+from snapspec.conformance.subjects.refs import Opens
 from snapspec.impl.manager import Manager
 from snapspec.impl.metadata import open_store
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.ref_ops import RefOperation, Restart
 from snapspec.model.refs import Record
-
-#: Opens the manager under test, as `snapspec.impl.manager.open_manager` does.
-Opens = Callable[..., Awaitable[Manager]]
 
 #: Views of one process are numbered from here on in the next: no id is ever used twice in a store (REF-ERROR-3).
 VIEWS = 1_000_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,8 @@ from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
 from snapspec.conformance.schedule import Answered, Choice, Unsound
 from snapspec.conformance.shorten import shortest
-from snapspec.conformance.subjects.refs import RefsSubject
-from snapspec.impl.manager import Manager, open_manager
+from snapspec.conformance.subjects.refs import Opens, RefsSubject
+from snapspec.impl.manager import open_manager
 from snapspec.model import ref_durable, ref_ops
 from snapspec.model.linear import Divergence, TooManyStates
 from snapspec.model.nodes import Tree
@@ -43,9 +43,6 @@ from snapspec.model.refs import Declared, RefState, snapshot_of
 from snapspec.model.replies import Mismatch
 from snapspec.model.state import State
 from snapspec.model.tree import MakeFile
-
-#: Opens the manager under test, as `open_manager` does.
-Opens = Callable[..., Awaitable[Manager]]
 
 #: How many images are made of one history.
 IMAGES = power.IMAGES
@@ -139,17 +136,17 @@ class Recorded:
         return [range(begin, end + 1) for begin, end in moments if end > begin]
 
 
-def subject(here: Place) -> RefsSubject:
+def subject(here: Place, opens: Opens = open_manager) -> RefsSubject:
     """The manager over the pool as its image is now, with its store in the pool."""
     under = here.subject()
-    return RefsSubject("power", under, here.directory / "pool" / "mnt", Declared())
+    return RefsSubject("power", under, here.directory / "pool" / "mnt", Declared(), opens)
 
 
 def record(here: Place, calls: Calls, opens: Opens = open_manager) -> Recorded:
     """Make the calls on a new store whose image is recorded. Raises RefDivergence for what is wrong without a cut."""
     name = here.recorder.name()
     images.copy_sparse(here.template, here.recorder.backing / name)
-    session = PowerSession(subject(here), here.runner, open_with=opens)
+    session = PowerSession(subject(here, opens), here.runner)
     try:
         with here.recorder.under(here.image, name), session.started():
             session.open(lambda: here.recorder.position(name))
@@ -228,7 +225,7 @@ def judge(
     wrong = here.replayed() if kernel else ""
     if wrong:
         return RefFinding(bursts, before, (Mismatch("REF-POWER-4", "a clean file system", wrong),), free=True, power=True)
-    survivor = Survivor(subject(here), here.runner, ref_durable.power_cut(recorded.layers[number]), opens)
+    survivor = Survivor(subject(here, opens), here.runner, ref_durable.power_cut(recorded.layers[number]))
     found = survivor.found()
     if reached is not None:
         reached.update(survivor.reached)
@@ -270,8 +267,8 @@ def _before(recorded: Recorded, number: int, cut: Cut) -> tuple[str, ...]:
 class Survivor(PowerSession):
     """A session on what a power cut has left."""
 
-    def __init__(self, subject: RefsSubject, runner: asyncio.Runner, layers: RefLayers, opens: Opens) -> None:
-        super().__init__(subject, runner, open_with=opens)
+    def __init__(self, subject: RefsSubject, runner: asyncio.Runner, layers: RefLayers) -> None:
+        super().__init__(subject, runner)
         self._layers = layers
         self._opened = False
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from snapspec.conformance.durable.child import Gone
+from snapspec.conformance.durable.child import Gone, path_of
 from snapspec.conformance.durable.forks import Forked, Forks
 from snapspec.conformance.durable.process import drop_mounts
 from snapspec.conformance.durable.ref_child import Asked, Place, RefsChild, connect
@@ -76,7 +76,7 @@ class KilledRefs(RefsSubject):
         ours, theirs = socket.socketpair()
         ground = self.under.ground
         pool = self.under.size if ground.pool else 0
-        how = (ground.driver, str(self.directory), ground.userxattr, pool, self.under.file_system)
+        how = (path_of(self.under.kind), str(self.directory), ground.userxattr, pool, self.under.file_system)
         with theirs:
             self._forked = self._forks.fork(theirs, Asked(how, *self._opens))
         self._child = await connect(ours)

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 from snapspec.conformance.contents import Contents
-from snapspec.conformance.durable.child import Gone, connect
+from snapspec.conformance.durable.child import Gone, connect, path_of
 from snapspec.conformance.durable.process import Process, drop_mounts
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.subjects.reference import Ground, ReferenceSubject
+from snapspec.impl.base import BaseSnapshotter
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.ports import Snapshotter
 
@@ -26,15 +27,24 @@ class KilledReference(ReferenceSubject):
     fresh = True
     restarts = "kill"
 
-    def __init__(self, name: str, contents: Contents, directory: Path, ground: Ground, size: int, file_system: str) -> None:
-        super().__init__(name, contents, directory, ground, size, file_system)
+    def __init__(
+        self,
+        name: str,
+        contents: Contents,
+        directory: Path,
+        ground: Ground,
+        size: int,
+        file_system: str,
+        kind: type[BaseSnapshotter] | None = None,
+    ) -> None:
+        super().__init__(name, contents, directory, ground, size, file_system, kind)
         self.note = f"{self.note}, in a process that is killed"
         self.process = self._on(directory)
         self._stores = 1
 
     def _on(self, directory: Path) -> Process:
         pool = str(self.size if self.ground.pool else 0)
-        how = (self.ground.driver, str(directory), "yes" if self.ground.userxattr else "no", pool, self.file_system)
+        how = (path_of(self.kind), str(directory), "yes" if self.ground.userxattr else "no", pool, self.file_system)
         return Process((*_CHILD, *how), directory.with_suffix(".log"))
 
     async def _open(self) -> Snapshotter:

@@ -66,6 +66,9 @@ class FaultSearch(Search):
                 if found is not None:
                     self.found(found)
 
+    def run_slow_scenarios(self, number: int = 0, workers: int = 1) -> None:
+        """See `BaseSearch`: those have no faults."""
+
     def machine(self) -> SnapshotMachine:
         """See `BaseSearch`."""
         return FaultMachine(self.session, self.limits, self.wanted, self.found)

@@ -12,7 +12,6 @@ from snapspec.conformance.subjects.reference import ReferenceSubject
 from snapspec.impl import syscalls
 from snapspec.impl.loopback import Pool, open_pool
 from snapspec.impl.mounts import mountpoints_below, unmount
-from snapspec.impl.overlay import open_overlay
 from snapspec.impl.ports import Snapshotter
 
 #: What can be faulted: a driver that runs in the process of the kit.
@@ -70,11 +69,11 @@ class FaultedReference(ReferenceSubject):
         if not self.ground.pool:
             return await super()._open()
         if self._lent is not None:
-            return await open_overlay(self._lent._pool.root, pool=cast(Pool, self._lent))
+            return await self._over(self._lent._pool.root, cast(Pool, self._lent))
         pool = await asyncio.to_thread(open_pool, str(self.directory), size=self.size, file_system=self.file_system)
         lent = _Lent(pool)
         try:
-            driver = await open_overlay(pool.root, pool=cast(Pool, lent))
+            driver = await self._over(pool.root, cast(Pool, lent))
         except BaseException:
             await asyncio.to_thread(pool.close)
             raise

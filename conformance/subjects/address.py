@@ -17,14 +17,18 @@ from snapspec.conformance.durable.reference import KilledReference
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.subject import FaultedReference, InProcess, into_memory
 from snapspec.conformance.machine import Surroundings
+from snapspec.conformance.mutants import Exhibit
+from snapspec.conformance.mutants.hall import find
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.abstract import ModelSubject
 from snapspec.conformance.subjects.base import Subject
 from snapspec.conformance.subjects.grpc import DIRECTORY, ContainerdSubject, PluginSubject
 from snapspec.conformance.subjects.python import PythonSubject, find_factory
-from snapspec.conformance.subjects.reference import ReferenceSubject, choose_ground
+from snapspec.conformance.subjects.reference import KINDS, ReferenceSubject, choose_ground
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
+from snapspec.impl.base import BaseSnapshotter
+from snapspec.impl.overlay import OverlaySnapshotter
 from snapspec.model.guards import Door, Rebase
 from snapspec.model.refs import Declared
 from snapspec.model.state import Measure, Profile, RootMetadata
@@ -38,9 +42,6 @@ KNOWN: dict[str, Profile] = {
 
 #: Drivers of containerd whose commit takes the lists away that were given before (REF-MOUNT-4).
 LOSE_LISTS = ("btrfs",)
-
-#: The drivers that are here.
-REFERENCES = ("overlay", "copy")
 
 #: The options that declare an alternative of the profile.
 DECLARED = ("cleanup", "rebase", "usage", "root")
@@ -60,6 +61,7 @@ class Address:
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "ref": ("size", "fs", "plain"),
+    "mutant": (),
     "model": ("door", *DECLARED),
     "py": DECLARED,
     "containerd": ("snapshotter", "namespace", *DECLARED),
@@ -68,19 +70,32 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 
 FORMS = (
     "ref:overlay, ref:copy, model:, py:package.module:factory, containerd:SOCKET?snapshotter=NAME, plugin:SOCKET?snapshotter=NAME"
-    "; refs: before one of these, or refs:overlay, for a manager of refs over it"
+    "; refs: before one of these, or refs:overlay, for a manager of refs over it; mutant:NAME for a bug of the museum"
 )
+
+#: Kinds of drivers of this package: they run in the kit, or in a process that it makes.
+OURS = ("ref", "mutant")
 
 #: Before another address: the manager over that driver.
 REFS = "refs:"
 
+#: Before the name of an exhibit.
+MUTANT = "mutant:"
+
+
+def exhibit(text: str) -> Exhibit:
+    """The exhibit that an address names. CannotRun when there is none of that name."""
+    return find(text.removeprefix(MUTANT))
+
 
 def parse(text: str) -> Address:
     """Take an address apart. CannotRun, naming what would be right, for an unknown kind or option."""
+    if text.startswith(MUTANT):
+        return _parse(text, text, refs=bool(exhibit(text).over))
     if not text.startswith(REFS):
         return _parse(text, text, refs=False)
     driver = text.removeprefix(REFS)
-    short = driver.partition("?")[0] in REFERENCES
+    short = driver.partition("?")[0] in KINDS
     return _parse(text, f"ref:{driver}" if short else driver, refs=True)
 
 
@@ -102,6 +117,10 @@ def _parse(whole: str, text: str, *, refs: bool) -> Address:
 
 def make(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE) -> Subject | RefsSubject:
     """The subject, not yet started; its calls have `deadline` seconds. CannotRun for a place or a value that cannot be."""
+    if address.kind == "mutant" and address.refs:
+        shown = exhibit(address.text)
+        under = _driver(_parse(shown.over, shown.over, refs=False), surroundings, workspace, deadline)
+        return RefsSubject(address.text, under, workspace.scratch("refs"), Declared(), shown.manager)
     driver = _driver(address, surroundings, workspace, deadline)
     if not address.refs:
         return driver
@@ -123,11 +142,11 @@ def require_process(address: Address, start: str, kill: bool) -> None:
     if address.refs:
         _require_own(address, start)
         return
-    if address.kind not in ("ref", "containerd", "plugin"):
+    if address.kind not in (*OURS, "containerd", "plugin"):
         raise CannotRun(f"{address.text} has no process of its own to end: level durable is for ref:, containerd: and plugin:")
-    if address.kind == "ref" and (start or kill):
+    if address.kind in OURS and (start or kill):
         raise CannotRun("the kit starts and kills the reference by itself: leave --start and --kill out")
-    if address.kind != "ref" and not start:
+    if address.kind not in OURS and not start:
         raise CannotRun("level durable ends the driver and starts it again: say how it is started, with --start 'COMMAND'")
     if start:
         command(start)
@@ -139,11 +158,11 @@ def require_image(address: Address, start: str, kill: bool) -> None:
     """CannotRun, saying why, unless the subject keeps all that it has in one image whose power can be cut."""
     if start or kill:
         raise CannotRun("a power cut ends no process: leave --start and --kill out, or --power")
-    if address.kind != "ref":
+    if address.kind not in OURS or (address.text.startswith(MUTANT) and address.refs):
         raise CannotRun(
             f"{address.text} keeps its data where the kit has no image of it: power cuts are for ref:overlay and refs:overlay"
         )
-    if address.place != "overlay" or _plain(address):
+    if not issubclass(_class(address), OverlaySnapshotter) or _plain(address):
         raise CannotRun(
             f"{address.text} stands on a plain directory, which has no image: power cuts are for ref:overlay and refs:overlay"
         )
@@ -151,12 +170,12 @@ def require_image(address: Address, start: str, kill: bool) -> None:
         raise CannotRun("the pool whose power is cut has a size of its own: leave size= out")
 
 
-def power_file_system(address: Address, surroundings: Surroundings) -> str:
-    """The file system of the pool whose power is cut. CannotRun, with the remedy, where the machine permits no pool."""
-    ground = choose_ground(address.place, False, surroundings)
+def powered(address: Address, surroundings: Surroundings) -> tuple[type[BaseSnapshotter], str]:
+    """The driver's class and the file system of the pool whose power is cut. CannotRun, with the remedy, where no pool can be."""
+    ground = choose_ground("overlay", False, surroundings)
     if not ground.pool:
         raise CannotRun(f"power cuts need root, loop devices and overlay mounts: run as root, see snapspec doctor ({ground.why})")
-    return _file_system(address)
+    return _class(address), _file_system(address)
 
 
 def _plain(address: Address) -> bool:
@@ -189,7 +208,7 @@ def make_restarted(
     """The subject, not yet started, whose process the kit starts by the command `start`. CannotRun as `require_process`."""
     require_process(address, start, kill)
     contents = _contents(surroundings, workspace)
-    if address.kind == "ref":
+    if address.kind in OURS:
         return _reference(address, surroundings, workspace, contents, KilledReference)
     subject = _remote(address, contents, workspace, deadline)
     subject.restarted(command(start), "kill" if kill else "stop")
@@ -198,7 +217,7 @@ def make_restarted(
 
 def require_in_process(address: Address) -> None:
     """CannotRun unless something can be made to fail: the ports of a manager, or the system under a driver in this process."""
-    if not address.refs and address.kind not in ("ref", "py"):
+    if not address.refs and address.kind not in (*OURS, "py"):
         raise CannotRun(
             f"{address.text} cannot be made to fail from outside: level faults is for ref: and py:, which run in the kit, and "
             "for refs: over any driver"
@@ -211,7 +230,7 @@ def make_faulted(address: Address, surroundings: Surroundings, workspace: Worksp
     To be called in a block of `points.watched`.
     """
     require_in_process(address)
-    if address.kind == "ref":
+    if address.kind in OURS:
         contents = _contents(surroundings, workspace)
         subject: InProcess = _reference(address, surroundings, workspace, contents, FaultedReference)
     else:
@@ -230,7 +249,7 @@ def _contents(surroundings: Surroundings, workspace: Workspace) -> Contents:
 def _driver(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float) -> Subject:
     contents = _contents(surroundings, workspace)
     match address.kind:
-        case "ref":
+        case "ref" | "mutant":
             return _reference(address, surroundings, workspace, contents, ReferenceSubject)
         case "model":
             return _model(address)
@@ -245,15 +264,26 @@ def _driver(address: Address, surroundings: Surroundings, workspace: Workspace, 
 Reference = TypeVar("Reference", bound=ReferenceSubject)
 
 
+def _class(address: Address) -> type[BaseSnapshotter]:
+    """The class of the reference, or of an exhibit that is made of it."""
+    if address.kind == "mutant":
+        return exhibit(address.text).driver
+    if address.place not in KINDS:
+        raise CannotRun(f"there is no reference {address.place!r}: write ref:overlay or ref:copy")
+    return KINDS[address.place]
+
+
 def _reference(
     address: Address, surroundings: Surroundings, workspace: Workspace, contents: Contents, kind: type[Reference]
 ) -> Reference:
-    if address.place not in REFERENCES:
-        raise CannotRun(f"there is no reference {address.place!r}: write ref:overlay or ref:copy")
-    file_system = _file_system(address)
+    file_system, driver = _file_system(address), _class(address)
     size = _size(address, _LEAST[file_system])
-    ground = choose_ground(address.place, _plain(address), surroundings)
-    return kind(address.text, contents, workspace.scratch("store"), ground, size, file_system)
+    wanted = "overlay" if issubclass(driver, OverlaySnapshotter) else "copy"
+    ground = choose_ground(wanted, _plain(address), surroundings)
+    if ground.driver != wanted and address.kind == "mutant":
+        raise CannotRun(f"{address.text} is an overlay driver, and here is none: {ground.why}")
+    made = driver if ground.driver == wanted else None
+    return kind(address.text, contents, workspace.scratch("store"), ground, size, file_system, made)
 
 
 #: The size of a pool that was given none.

@@ -10,10 +10,11 @@ from snapspec.conformance.contents import Contents
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.machine import Surroundings
 from snapspec.conformance.subjects.base import PortSubject
-from snapspec.impl.copy import open_copy
+from snapspec.impl.base import BaseSnapshotter
+from snapspec.impl.copy import CopySnapshotter
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.loopback import Pool, PoolError, open_pool
-from snapspec.impl.overlay import open_overlay
+from snapspec.impl.overlay import OverlaySnapshotter
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.state import Measure, Profile
 
@@ -43,14 +44,28 @@ def choose_ground(driver: str, plain: bool, surroundings: Surroundings) -> Groun
     return Ground("overlay", False, True, f"overlay on a plain directory, for there are no loop devices: {surroundings.reason}")
 
 
+#: The drivers of the reference.
+KINDS: dict[str, type[BaseSnapshotter]] = {"overlay": OverlaySnapshotter, "copy": CopySnapshotter}
+
+
 class ReferenceSubject(PortSubject):
-    """The reference in a directory of the run. `size` and `file_system` are those of the pool."""
+    """The reference in a directory of the run. `size` and `file_system` are those of the pool, `kind` is the driver's class."""
 
     reopens = True
 
-    def __init__(self, name: str, contents: Contents, directory: Path, ground: Ground, size: int, file_system: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        contents: Contents,
+        directory: Path,
+        ground: Ground,
+        size: int,
+        file_system: str,
+        kind: type[BaseSnapshotter] | None = None,
+    ) -> None:
         super().__init__(contents)
         self.name = name
+        self.kind = kind or KINDS[ground.driver]
         self.directory = directory
         self.ground = ground
         self.size = size
@@ -74,11 +89,19 @@ class ReferenceSubject(PortSubject):
 
     async def _open(self) -> Snapshotter:
         if not self.ground.pool:
-            if self.ground.driver == "copy":
-                return await open_copy(str(self.directory))
-            return await open_overlay(str(self.directory), userxattr=self.ground.userxattr)
+            return await self._over(str(self.directory), None)
         pool = await asyncio.to_thread(open_pool, str(self.directory), size=self.size, file_system=self.file_system)
-        return await _over(pool)
+        try:
+            return await self._over(pool.root, pool)
+        except BaseException:
+            await asyncio.to_thread(pool.close)
+            raise
+
+    async def _over(self, root: str, pool: Pool | None) -> Snapshotter:
+        attributes = {"userxattr": True} if self.ground.userxattr else {}
+        driver = self.kind(root, pool, **attributes)
+        await driver.open()
+        return driver
 
     async def reopen(self, close_twice: bool) -> None:
         """Close, twice when asked, and open again on the same store."""
@@ -91,11 +114,3 @@ class ReferenceSubject(PortSubject):
         """Close the store; its directory is the run's to remove."""
         if self._driver is not None:
             await self._driver.close()
-
-
-async def _over(pool: Pool) -> Snapshotter:
-    try:
-        return await open_overlay(pool.root, pool=pool)
-    except BaseException:
-        await asyncio.to_thread(pool.close)
-        raise

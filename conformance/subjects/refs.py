@@ -12,7 +12,7 @@ from snapspec.conformance.memory import Disk, MemorySnapshotter, MemoryStore
 from snapspec.conformance.refs_subject import Contents, RefsAdapter
 from snapspec.conformance.subjects.base import PortSubject, Subject
 from snapspec.conformance.subjects.prefixed import Prefixed
-from snapspec.impl.manager import Manager
+from snapspec.impl.manager import Manager, open_manager
 from snapspec.impl.metadata import Store, open_store
 from snapspec.impl.ports import Snapshotter
 from snapspec.impl.ref_errors import RefError
@@ -24,6 +24,9 @@ from snapspec.model.values import Mount
 
 #: A snapshot of somebody else, in the driver from the beginning to the end of each history (REF-PRUNE-4).
 NEIGHBOUR = "neighbour"
+
+#: Opens the manager under test, as `open_manager` opens the reference's.
+Opens = Callable[..., Awaitable[Manager]]
 
 
 class Ground(Protocol):
@@ -124,16 +127,24 @@ class RealGround:
 
 
 class RefsSubject:
-    """The manager over the driver of another subject; `stores` is a directory for its stores. Every method may raise CannotRun.
+    """The manager that `open_with` opens, over the driver of another subject. Every method may raise CannotRun.
 
-    Over the model everything but the manager is in memory, so that every schedule can be run.
+    `stores` is a directory for its stores. Over the model all but the manager is in memory: every schedule can be run.
     """
 
-    def __init__(self, name: str, under: Subject, stores: Path, declared: Declared) -> None:
+    def __init__(
+        self,
+        name: str,
+        under: Subject,
+        stores: Path,
+        declared: Declared,
+        open_with: Opens = open_manager,
+    ) -> None:
         self.name = name
         self.under = under
         self.stores = stores
         self.declared = declared
+        self.open_with = open_with
         self.in_memory = not isinstance(under, PortSubject)
         self._histories = 0
 
@@ -193,7 +204,7 @@ class RefWorld:
         gates: Gates | None,
         outside: Outside,
         declared: Declared,
-        open_with: Callable[..., Awaitable[Manager]],
+        open_with: Opens,
     ) -> None:
         self.ground = ground
         self.outside = outside

@@ -32,8 +32,8 @@ def _runner() -> asyncio.Runner:
 
 def in_memory(open_with: Open = open_manager) -> RefSession:
     """A session over the model. There is nothing to end."""
-    subject = RefsSubject("refs:model:", ModelSubject("model:", Profile()), Path(), Declared())
-    return RefSession(subject, _runner(), open_with=open_with)
+    subject = RefsSubject("refs:model:", ModelSubject("model:", Profile()), Path(), Declared(), open_with)
+    return RefSession(subject, _runner())
 
 
 @contextmanager
@@ -47,6 +47,6 @@ def over_copies(directory: Path, open_with: Open = open_manager) -> Iterator[Ref
 
     under = PythonSubject("py:", Contents(directory / "mnt"), directory / "driver", factory, Profile(usage=Measure.COPY))
     with asyncio.Runner() as runner:
-        session = RefSession(RefsSubject("refs:", under, directory / "stores", Declared()), runner, open_with=open_with)
+        session = RefSession(RefsSubject("refs:", under, directory / "stores", Declared(), open_with), runner)
         with session.started():
             yield session

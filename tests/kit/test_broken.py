@@ -29,7 +29,7 @@ pytestmark = pytest.mark.root
 
 #: Broken drivers that are found at once, each with the clause that its finding names.
 SOON = {
-    "key_before_parent": "SNAP-PREPARE-1",
+    "key_before_parent": "SNAP-PREPARE-2",
     "key_stays_taken": "SNAP-FAIL-1",
     "shared_upper": "SNAP-MOUNTS-8",
     "returned_list_grows": "SNAP-HOLD-1",
@@ -46,7 +46,7 @@ LATER = {
     "commit_takes_views": "SNAP-COMMIT-4",
     "commit_keeps_labels": "SNAP-LABEL-1",
     "remove_over_views": "SNAP-REMOVE-2",
-    "writable_views": "SNAP-MOUNTS-8",
+    "writable_views": "SNAP-MOUNTS-5",
     "lower_dropped": "SNAP-MOUNTS-6",
     "reopen_loses_views": "SNAP-OPEN-1",
     "copy_of_links": "SNAP-CONTENT-1",

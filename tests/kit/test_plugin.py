@@ -27,7 +27,7 @@ from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.replies import Mismatch, Returned
 from snapspec.model.tree import MakeFile, SetMode
-from snapspec.model.values import Info
+from snapspec.model.values import Info, Kind
 
 pytestmark = pytest.mark.root  # what the plugin hands out has to be mounted
 
@@ -126,7 +126,7 @@ def checked_for_long(plugin: Plugin, workdir: Path) -> Iterator[subprocess.Popen
     run = check(workdir, f"plugin:{plugin.socket}", examples=10_000)
     try:
         deadline = time.monotonic() + PATIENCE
-        while len(plugin.names()) < 20:
+        while len(plugin.names()) < 10:
             assert time.monotonic() < deadline, "the run makes no snapshots"
             time.sleep(0.02)
         yield run
@@ -290,7 +290,7 @@ def test_the_next_run_removes_what_a_killed_one_has_left(plugin: Plugin, workdir
     """That and no more; what it cannot remove it says, and leaves to a later run."""
     with checked_for_long(plugin, workdir) as run:
         kill(run)
-    bottom = next(name for name in plugin.names() if name.endswith("/layer0"))
+    bottom = next(info.name for info in plugin.infos() if info.kind is Kind.COMMITTED and not info.parent)
     prefix = bottom[: bottom.index("/") + 1]
     mine = asyncio.run(plant(plugin.address, bottom, prefix))
 

@@ -11,14 +11,12 @@ import pytest
 from test_power import requires_file_system, requires_recorder
 
 from snapspec.conformance.durable import PowerCut, power
-from snapspec.conformance.durable.place import Opener, place
+from snapspec.conformance.durable.place import place
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, encode_finding, load, save
 from snapspec.conformance.report.text import finding_lines
 from snapspec.impl.base import BaseSnapshotter, Build
-from snapspec.impl.loopback import Pool
 from snapspec.impl.overlay import OverlaySnapshotter
-from snapspec.impl.ports import Snapshotter
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.replies import Mismatch, Returned
@@ -68,15 +66,6 @@ class DirectoriesUnsynced(OverlaySnapshotter):
         self._layout._ordered = True
 
 
-def opener(driver: type[BaseSnapshotter]) -> Opener:
-    async def opened(pool: Pool) -> Snapshotter:
-        snapshotter = driver(pool.root, pool)
-        await snapshotter.open()
-        return snapshotter
-
-    return opened
-
-
 COMMITTED = (ops.Prepare("a"), ops.Write("a", (MakeFile("f", b"hello"),)), ops.Commit("b", "a"))
 
 #: Each with the file system that it loses something on, the clauses that a finding may name first (of the plainest images it is
@@ -95,7 +84,7 @@ DRIVERS = [pytest.param(driver, marks=requires_file_system(kind), id=driver.__na
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_what_is_lost_is_found(driver: type[BaseSnapshotter], workdir: Path) -> None:
     kind, clauses, calls = BROKEN[driver]
-    with place(workdir, opener(driver), kind) as here:
+    with place(workdir, driver, kind) as here:
         found = power.try_each(here, calls, at_end=True)
     assert found is not None
     assert found.clause == clauses[0], "\n".join(finding_lines(found))
@@ -106,7 +95,7 @@ def test_what_is_lost_is_found(driver: type[BaseSnapshotter], workdir: Path) -> 
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_drawn_run_finds_it_and_makes_it_short(driver: type[BaseSnapshotter], seed: int, workdir: Path) -> None:
     kind, clauses, calls = BROKEN[driver]
-    with place(workdir, opener(driver), kind) as here:
+    with place(workdir, driver, kind) as here:
         done = power.run(here, 300, seed)
     found = done.finding
     assert isinstance(found, Finding), done.text()
@@ -121,7 +110,7 @@ def test_what_is_found_is_told_saved_and_found_again(driver: type[BaseSnapshotte
     _, _, calls = BROKEN[driver]
     run = workdir / "run"
     run.mkdir()
-    with place(run, opener(driver)) as here:
+    with place(run, driver) as here:
         found = power.try_each(here, calls, at_end=True)
         assert found is not None
         save(workdir / "f.json", found, "ref:overlay")

@@ -22,7 +22,7 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, load, save
 from snapspec.conformance.machine import Answer, Surroundings
 from snapspec.conformance.ref_history import Burst, RefFinding
-from snapspec.conformance.subjects.address import parse, power_file_system, require_image
+from snapspec.conformance.subjects.address import parse, powered, require_image
 from snapspec.conformance.workspace import default_base
 from snapspec.impl.loopback import open_pool
 from snapspec.impl.mounts import attached_loop, mounted, mountpoints_below
@@ -139,7 +139,7 @@ def test_without_a_library_the_remedy_is_named(workdir: Path, monkeypatch: pytes
 def test_without_a_pool_the_remedy_is_named() -> None:
     surroundings = Surroundings("none", "you are not root", Answer(False, "refused"))
     with pytest.raises(CannotRun, match="run as root, see snapspec doctor"):
-        power_file_system(parse("ref:overlay"), surroundings)
+        powered(parse("ref:overlay"), surroundings)
 
 
 @pytest.mark.parametrize(

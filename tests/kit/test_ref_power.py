@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from broken_refs import BROKEN
 from test_power import assert_nothing_left, requires_recorder
-from test_power_broken import CommitUnsynced, opener
+from test_power_broken import CommitUnsynced
 
 from snapspec.conformance.durable import images, power, ref_power
 from snapspec.conformance.durable.images import Disk
@@ -18,7 +18,6 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.ref_session import RefDivergence
 from snapspec.conformance.report.text import finding_lines
-from snapspec.impl.manager import open_manager
 from snapspec.model import ref_durable, ref_ops
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.tree import MakeFile
@@ -96,7 +95,7 @@ def test_the_content_of_what_is_not_final_may_be_lost_and_that_of_what_is_final_
             disk.cut(images.Cut(moment, "none", 4096, frozenset()), here.image)
             layers = ref_durable.power_cut(recorded.layers[-1])
             assert set(layers.unsettled) == {"n"}
-            survivor = Survivor(ref_power.subject(here), here.runner, layers, open_manager)
+            survivor = Survivor(ref_power.subject(here), here.runner, layers)
             assert survivor.found() is None
             told.append([line[5:] for line in survivor.lines() if "read('look" in line])
     mutable, final = "read('look 1')", "read('look 2')"
@@ -104,7 +103,7 @@ def test_the_content_of_what_is_not_final_may_be_lost_and_that_of_what_is_final_
 
 
 def test_a_driver_that_loses_a_final_layer_is_found_under_the_manager(workdir: Path) -> None:
-    with place(workdir, opener(CommitUnsynced)) as here:
+    with place(workdir, CommitUnsynced) as here:
         found = ref_power.try_last(here, tuple(Burst((op,)) for op in (*LAYERS[:3], ref_ops.Finalize("he"))))
     assert found is not None
     assert found.clause == "REF-POWER-2", shown(found)

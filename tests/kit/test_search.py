@@ -11,8 +11,9 @@ from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.search import shorten, simpler, size
 from snapspec.model import ops
 from snapspec.model.ops import Operation
-from snapspec.model.replies import Mismatch, Returned
+from snapspec.model.replies import Failed, Mismatch, Returned
 from snapspec.model.tree import MakeDirectory, MakeFifo, MakeFile
+from snapspec.model.values import ErrorClass
 
 ODD = "x" * 300
 
@@ -117,6 +118,42 @@ def test_what_only_a_look_has_shown_is_there_without_the_call_before_it() -> Non
     found = Finding((*steps((ops.Prepare("a"), ops.Remove("absent"))), look), (Mismatch("SNAP-CONTENT-1", "", ""),))
     best = shorten(found, judge(lambda calls: ops.Walk() in calls and ops.Prepare("a") in calls), lambda: True)
     assert [step.op for step in best.steps] == [ops.Prepare("a"), ops.Walk()]
+
+
+def test_no_history_is_tried_twice() -> None:
+    made: list[tuple[Operation, ...]] = []
+
+    def again(tried: tuple[Step, ...]) -> Finding | None:
+        made.append(tuple(step.op for step in tried))
+        return judge(lambda calls: sum(isinstance(call, ops.Commit) for call in calls) == 2)(tried)
+
+    found = again(steps(LONG))
+    assert found is not None
+    made.clear()
+    shorten(found, again, lambda: True)
+    assert len(made) == len(set(made)) > 0
+
+
+def test_what_made_the_named_snapshot_is_tried_first() -> None:
+    """However much lies between: calls on others, and refused ones and earlier lives of the same names."""
+    base = (ops.Prepare("making"), ops.Write("making", (MakeFile("f"),)), ops.Commit("base", "making"))
+    others = [op for n in range(50) for op in (ops.Prepare(f"other{n}"), ops.Stat(f"other{n}"), ops.Remove(f"other{n}"))]
+    refused = Step(ops.Prepare("top", "base"), Failed(ErrorClass.ALREADY_EXISTS, ""))
+    top = (ops.Prepare("making", "base"), ops.Commit("top", "making"), ops.View("seen", "top"))
+    whole = (
+        *steps((ops.Prepare("making"), ops.Remove("making"), *base, *others, *top, *others)),
+        refused,
+        *steps((ops.Read("seen"),)),
+    )
+    found = Finding(whole, (Mismatch("SNAP-CONTENT-1", "", ""),))
+    made: list[int] = []
+
+    def again(tried: tuple[Step, ...]) -> Finding | None:
+        made.append(len(tried))
+        return judge(lambda calls: {*base, *top, ops.Read("seen")} <= {*calls})(tried)
+
+    assert len(shorten(found, again, lambda: True).steps) == 7
+    assert made[0] == 7
 
 
 def test_another_clause_is_another_finding() -> None:

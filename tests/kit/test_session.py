@@ -121,20 +121,30 @@ def test_a_refusal_is_followed_by_a_look_at_everything_and_a_write() -> None:
         subject.calls.clear()
         session.do(ops.Commit("base", "over"))
     assert subject.calls[0] == ops.Commit("base", "over")
-    looked = {ops.Usage("base"), ops.Mounts("over"), ops.Mounts("seen"), ops.Mounts("empty")}
     assert subject.calls[1] == ops.Walk()
-    assert set(subject.calls[2:6]) == looked
-    assert subject.calls[6:] == [ops.Read("over"), ops.Prepare(SPARE), ops.Remove(SPARE)]
+    assert set(subject.calls[2:5]) == {ops.Mounts("over"), ops.Mounts("seen"), ops.Mounts("empty")}
+    assert subject.calls[5:] == [ops.Read("over"), ops.Usage("base"), ops.Prepare(SPARE), ops.Remove(SPARE)]
     assert (session.reached["SNAP-FAIL-1"], session.reached["SNAP-LIVE-1"]) == (1, 1)
 
 
-def test_content_is_read_of_the_active_snapshot_that_was_named_only() -> None:
+@pytest.mark.parametrize(
+    ("refused", "read"),
+    [
+        (ops.Commit("base", "empty"), [ops.Read("empty")]),
+        (ops.Commit("new", "seen"), []),
+        (ops.Remove("base"), [ops.Read("over")]),
+        (ops.Remove("absent"), []),
+    ],
+)
+def test_content_is_read_of_what_was_named_and_can_be_written_or_of_the_first_that_stands_on_it(
+    refused: Operation, read: list[Operation]
+) -> None:
     subject = Watched()
     with opened(subject) as session:
         furnish(session)
         subject.calls.clear()
-        session.do(ops.Commit("new", "seen"))
-    assert not any(isinstance(op, ops.Read) for op in subject.calls)
+        session.do(refused)
+    assert [op for op in subject.calls if isinstance(op, ops.Read)] == read
 
 
 def test_what_was_looked_at_does_not_count_as_a_call_of_the_history() -> None:
@@ -199,6 +209,16 @@ def test_a_record_that_is_lost_when_reopening_is_found_there() -> None:
         furnish(session)
         finding = diverged(partial(session.do, ops.Reopen()))
     assert clauses(finding) == ["SNAP-WALK-1", "SNAP-OPEN-1"]
+
+
+def test_a_store_that_does_not_open_again_is_not_called_again() -> None:
+    subject = Watched(lambda op: Failed(ErrorClass.UNKNOWN, "no") if isinstance(op, ops.Reopen) else None)
+    with opened(subject) as session:
+        found = scenario(session, iter((ops.Prepare("a"), ops.Reopen(), ops.Stat("a"))))
+        session.stop()
+    assert found is not None
+    assert found.clause == "SNAP-OPEN-1"
+    assert (subject.calls, subject.ended, session.over) == ([ops.Prepare("a"), ops.Reopen()], [], True)
 
 
 # --- results that are held
