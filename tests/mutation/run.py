@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,57 +27,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from governed import GOVERNED, WITHIN, judged
 from mutants import Mutant, mutant_at, places_of
 
 ROOT = Path(__file__).resolve().parents[2]
-
-#: The files that the spec governs, and the row of `kit_run.CHECKS` that is run for their mutants.
-GOVERNED: dict[str, dict[str, str]] = {
-    "impl": {
-        "impl/base.py": "driver",
-        "impl/copy.py": "copy",
-        "impl/filetree.py": "copy",
-        "impl/flight.py": "refs",
-        "impl/layout.py": "layout",
-        "impl/manager.py": "refs",
-        "impl/metadata.py": "store",
-        "impl/mounts.py": "refs",
-        "impl/overlay.py": "driver",
-        "impl/records.py": "driver",
-        "impl/refs.py": "refs",
-        "impl/scan.py": "driver",
-        "impl/sqlite.py": "both",
-        "impl/threads.py": "both",
-    },
-    "model": {
-        "model/durable.py": "model",
-        "model/faults.py": "model",
-        "model/filters.py": "model",
-        "model/frozen.py": "oracle",
-        "model/guards.py": "model",
-        "model/layers.py": "model",
-        "model/linear.py": "oracle",
-        "model/nodes.py": "model",
-        "model/oracle.py": "model",
-        "model/ref_changes.py": "ref model",
-        "model/ref_durable.py": "ref model",
-        "model/ref_faults.py": "ref model",
-        "model/ref_guards.py": "ref model",
-        "model/ref_oracle.py": "ref model",
-        "model/ref_outcomes.py": "ref model",
-        "model/ref_replies.py": "ref model",
-        "model/ref_state.py": "ref model",
-        "model/refs.py": "ref model",
-        "model/replies.py": "model",
-        "model/snapshots.py": "model",
-        "model/state.py": "model",
-        "model/tree.py": "model",
-        "model/values.py": "model",
-    },
-}
-
-#: Of these files the spec governs some functions only.
-WITHIN = {"impl/mounts.py": ("read_only", "_read_only_options", "escape_layer")}
 
 #: What a copy holds: all that the kit and the tests of the model need.
 COPIED = ("model", "impl", "conformance", "tests", "spec.md", "pyproject.toml")
@@ -155,6 +107,11 @@ def _run(mutants: list[Mutant], room: str, jobs: int) -> Iterator[Result]:
     """The results, in the order of the mutants. Raises SystemExit when the unchanged tree is found wrong."""
     with tempfile.TemporaryDirectory(prefix="snapspec-mutation-") as top:
         copies: queue.Queue[Path] = queue.Queue()
+        first = _copy(Path(top) / "unchanged")
+        for checks in sorted({GOVERNED[room][mutant.path] for mutant in mutants}):
+            found = _kit(first, checks)
+            if found["how"] != "none":
+                raise SystemExit(f"mutation: the unchanged tree is found wrong, mend that first: {found}")
         for number in range(jobs):
             copies.put(_copy(Path(top) / str(number)))
 
@@ -267,14 +224,8 @@ def _line(number: int, result: Result) -> str:
     return text[:200] + (f"\n       - {result.before}\n       + {result.after}" if result.how == "none" else "")
 
 
-def judged() -> dict[tuple[str, str, str], str]:
-    """The verdict on each survivor that was read: `equivalent`, `free` (the spec leaves it open) or `open`."""
-    entries = tomllib.loads((Path(__file__).parent / "judged.toml").read_text())["survivor"]
-    return {(each["path"], each["before"], each["after"]): each["verdict"] for each in entries}
-
-
 def _report(results: list[Result], room: str) -> int:
-    verdicts = judged()
+    verdicts = {name: each["verdict"] for name, each in judged().items()}
     print(f"\n{'file':26}{'mutants':>9}{'finding':>9}{'error':>7}{'hang':>6}{'tests':>7}{'survived':>10}")
     for path in [*GOVERNED[room], "all"]:
         how = Counter(result.how for result in results if path in ("all", result.path))
