@@ -57,6 +57,9 @@ WITHIN = {"impl/mounts.py": ("read_only", "_read_only_options", "escape_layer")}
 #: what no clause asks for. `rare`: the kit can notice it, but needs longer. `open`: a check or a clause is missing.
 VERDICTS = ("equivalent", "free", "rare", "open")
 
+#: Those that no check can be asked to notice.
+NOT_COUNTED = ("equivalent", "free")
+
 
 def judged() -> dict[tuple[str, str, str], dict[str, str]]:
     """The survivors that were read, by file, line before and line after; each with its `verdict` and the `reason`."""

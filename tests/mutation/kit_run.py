@@ -1,10 +1,10 @@
 """Whether the kit notices that something is wrong with the tree it is run in: the cheapest check first, to the first that does.
 
-    python kit_run.py CHECKS
+    python kit_run.py CHECKS [TIMES]
 
-CHECKS names a row of `CHECKS`. One JSON object is printed: `how` it was noticed (`finding`, `error`, `hang`, or `none`), by which
-`check`, `why` (the clause, or the last line of the error), the `seconds`. Each check is one worker of `snapspec check`, under a
-fixed seed.
+CHECKS names a row of `CHECKS`, whose budgets are taken TIMES as long. One JSON object is printed: `how` it was noticed
+(`finding`, `error`, `hang`, or `none`), by which `check`, `why` (the clause, or the last line of the error), the `seconds`. Each check is one
+worker of `snapspec check`, under a fixed seed.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ DEADLINE = 20.0
 MEMORY = 6 << 30
 
 
-def main(checks: str) -> int:
+def main(checks: str, times: float = 1) -> int:
     """Run the checks of that name."""
     began = time.monotonic()
-    for check in CHECKS[checks]:
-        noticed = run(check)
+    for subject, level, budget in CHECKS[checks]:
+        noticed = run((subject, level, budget * times))
         if noticed is not None:
             break
     else:
@@ -93,7 +93,7 @@ def run(check: Check) -> dict[str, str] | None:
 
 def _slowness() -> float:
     """How many others share a core: a search counts seconds, and is to do the same on a busy machine."""
-    return min(2.5, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
+    return min(2.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
@@ -148,4 +148,4 @@ if __name__ == "__main__":
         worker()
     else:
         _ours()
-        raise SystemExit(main(sys.argv[1]))
+        raise SystemExit(main(sys.argv[1], *map(float, sys.argv[2:])))

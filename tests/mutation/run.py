@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from governed import GOVERNED, WITHIN, judged
+from governed import GOVERNED, NOT_COUNTED, WITHIN, judged
 from mutants import Mutant, mutant_at, places_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +37,9 @@ COPIED = ("model", "impl", "conformance", "tests", "spec.md", "pyproject.toml")
 
 #: Seconds that all checks of one mutant may take together, and those that the tests of the model may.
 DEADLINE, TESTS_DEADLINE = 300.0, 300.0
+
+#: How much longer each check may search for what has survived once, with `--again`.
+LONGER = 4
 
 #: Mount namespace, process namespace: whatever a mutant does, it ends with them and writes to nothing but its copy.
 ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -74,11 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = [Result(**each) for each in json.loads(kept.read_text())] if options.again else []
     mutants = _chosen(options.room, options.sample, options.only)
     if options.again:
-        survived = {each.name for each in before if each.how == "none"}
+        known = {name for name, each in judged().items() if each["verdict"] in NOT_COUNTED}
+        survived = {each.name for each in before if each.how in ("none", "tests")} - known
         mutants = [mutant for mutant in mutants if mutant.name in survived]
     print(f"mutation: {len(mutants)} mutants of {options.room}", flush=True)
     fresh = []
-    for result in _run(mutants, options.room, options.jobs):
+    for result in _run(mutants, options.room, options.jobs, LONGER if options.again else 1):
         fresh.append(result)
         print(_line(len(fresh), result), flush=True)
         again = {each.name for each in fresh}
@@ -92,7 +96,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=1, help="run each N-th place only (default: all)")
     parser.add_argument("--only", default="", help="run the mutants of this file only")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time (default: 2)")
-    parser.add_argument("--again", action="store_true", help="run again those that survived the last time")
+    parser.add_argument(
+        "--again", action="store_true", help="run those that survived the kit the last time once more, for longer"
+    )
     return parser.parse_args(arguments)
 
 
@@ -103,7 +109,7 @@ def _chosen(room: str, sample: int, only: str) -> list[Mutant]:
     return [mutant for mutant in made if mutant is not None]
 
 
-def _run(mutants: list[Mutant], room: str, jobs: int) -> Iterator[Result]:
+def _run(mutants: list[Mutant], room: str, jobs: int, times: int) -> Iterator[Result]:
     """The results, in the order of the mutants. Raises SystemExit when the unchanged tree is found wrong."""
     with tempfile.TemporaryDirectory(prefix="snapspec-mutation-") as top:
         copies: queue.Queue[Path] = queue.Queue()
@@ -118,7 +124,7 @@ def _run(mutants: list[Mutant], room: str, jobs: int) -> Iterator[Result]:
         def one(mutant: Mutant) -> Result:
             copy = copies.get()
             try:
-                return _judge(mutant, copy, room)
+                return _judge(mutant, copy, room, times)
             finally:
                 copies.put(copy)
 
@@ -143,10 +149,10 @@ def _copy(place: Path) -> Path:
     return place
 
 
-def _judge(mutant: Mutant, copy: Path, room: str) -> Result:
+def _judge(mutant: Mutant, copy: Path, room: str, times: int) -> Result:
     found = {"how": "none"}
     with _in_place(mutant, copy):
-        found = _kit(copy, GOVERNED[room][mutant.path])
+        found = _kit(copy, GOVERNED[room][mutant.path], times)
         if found["how"] == "none" and room == "model":
             found = _tests(copy)
     of = {"path": mutant.path, "line": mutant.line, "before": mutant.before, "after": mutant.after, "operator": mutant.operator}
@@ -164,8 +170,9 @@ def _in_place(mutant: Mutant, copy: Path) -> Iterator[None]:
         file.write_text(before)
 
 
-def _kit(copy: Path, checks: str) -> dict[str, str]:
-    status, output = _alone(copy, [sys.executable, "tests/mutation/kit_run.py", checks], DEADLINE)
+def _kit(copy: Path, checks: str, times: int = 1) -> dict[str, str]:
+    command = [sys.executable, "tests/mutation/kit_run.py", checks, str(times)]
+    status, output = _alone(copy, command, DEADLINE * times)
     if status is None:
         return {"how": "hang", "why": "the run does not end"}
     try:
@@ -234,14 +241,14 @@ def _report(results: list[Result], room: str) -> int:
             print(f"{path:26}" + "".join(f"{n:>{w}}" for n, w in zip(numbers, (9, 9, 7, 6, 7, 10), strict=True)))
     by = Counter(result.check for result in results if result.how not in ("none", "tests"))
     print("\nnoticed first by: " + ", ".join(f"{check} {count}" for check, count in by.most_common()))
-    survivors = [result for result in results if result.how == "none"]
-    kinds = Counter(verdicts.get(result.name, "not judged") for result in survivors)
-    counted = len(results) - kinds["equivalent"] - kinds["free"]
+    survivors = [result for result in results if result.how in ("none", "tests")]
+    kinds = Counter(verdicts.get(r.name, "by tests only" if r.how == "tests" else "not judged") for r in survivors)
+    counted = len(results) - sum(verdicts.get(result.name) in NOT_COUNTED for result in results)
     killed = sum(result.how in ("finding", "error", "hang") for result in results)
     print(f"survivors: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common()) or 'none'}")
     print(f"killed by the kit: {killed} of {counted} that are not equivalent or free: {100 * killed / max(counted, 1):.1f} %")
     for result in survivors:
-        if result.name not in verdicts:
+        if result.how == "none" and result.name not in verdicts:
             print(f"  not judged: {result.path}:{result.line}\n       - {result.before}\n       + {result.after}")
     return 1 if kinds["not judged"] else 0
 
