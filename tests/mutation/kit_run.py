@@ -3,8 +3,8 @@
     python kit_run.py CHECKS [TIMES]
 
 CHECKS names a row of `CHECKS`, whose budgets are taken TIMES as long. One JSON object is printed: `how` it was noticed
-(`finding`, `error`, `hang`, or `none`), by which `check`, `why` (the clause, or the last line of the error), the `seconds`. Each check is one
-worker of `snapspec check`, under a fixed seed.
+(`finding`, `error`, `hang`, or `none`), by which `check`, `why` (the clause, or the last line of the error), the `seconds`.
+Each check is one worker of `snapspec check`, under a fixed seed.
 """
 
 from __future__ import annotations
