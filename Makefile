@@ -6,13 +6,16 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FARM   := build/farm/snapspec
 ROOMS  := model impl conformance
+# What `make mutation` mutates, and which of the mutants it runs: each SAMPLE-th.
+MUTATED ?= impl model
+SAMPLE  ?= 1
 LINKS  := $(addprefix $(FARM)/,$(ROOMS))
 # Debian package and the program of it that tells whether it is there already, be it from another source.
 DEBIAN := containerd:containerd runc:runc btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs e2fsprogs:mkfs.ext4 fuse3:fusermount3 busybox-static:busybox
 # Nothing that is installed is removed for these: where Docker's containerd.io is, Debian's containerd would displace it.
 APT    := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-remove
 
-.PHONY: help setup packages check test tests deep lint types proto diagrams museum bench clean
+.PHONY: help setup packages check test tests deep lint types proto diagrams museum bench mutation clean
 
 help:
 	@echo "make check   sets up, then checks the reference on the embedded default"
@@ -22,6 +25,7 @@ help:
 	@echo "make proto   generates the gRPC stubs again"
 	@echo "make diagrams  writes the model's diagrams into spec.md"
 	@echo "make museum  tries the checker on the known bugs, and writes its track record: about four minutes"
+	@echo "make mutation  runs mutants of impl and model through the kit, for hours: SAMPLE=10 runs each tenth, MUTATED=impl one room"
 	@echo "make clean   removes what make has made"
 
 setup: $(STAMP) $(LINKS)
@@ -88,6 +92,12 @@ museum: setup
 bench: setup
 	@echo "bench: the figures of the model and the reference"
 	@$(BIN)/pytest tests/bench -s -p no:xdist
+
+# Exit status 1 where a mutant survives that tests/mutation/judged.toml does not know.
+mutation: setup packages
+	@echo "mutation: installing its extra"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,mutation]'
+	@for room in $(MUTATED); do $(BIN)/python tests/mutation/run.py $$room --sample $(SAMPLE) || status=1; done; exit $${status:-0}
 
 clean:
 	@echo "clean: $(VENV), build, dist, caches"

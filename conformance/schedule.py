@@ -139,7 +139,7 @@ class Run(Generic[Op, Answer]):
         """What `work` gives, which is no call of the history; no gate holds it up. Raises Unsound, and what it raises."""
         with self.gates.opened():
             task = self.loop.create_task(work)
-            self.loop.run_until_quiet()
+            self._settle()
         if not task.done():
             raise Unsound("REF-ERROR-5", f"this waits for ever: {task}")
         return task.result()
@@ -149,7 +149,7 @@ class Run(Generic[Op, Answer]):
         with self.gates.opened():
             self._pump()
             task = self.loop.create_task(self._in_turn(ops))
-            self.loop.run_until_quiet()
+            self._settle()
             if not task.done():
                 raise self._stuck([len(self.operations)])
             task.result()
@@ -295,7 +295,7 @@ class Run(Generic[Op, Answer]):
         if self._strike_at is not None and not self.loop.run_until_quiet(self._strike_at):
             self._strike_at, self.struck = None, True
             self._strike()
-        self.loop.run_until_quiet()
+        self._settle()
         if self._unsound:
             raise self._unsound[0]
         answers, self._answers = self._answers, []
@@ -303,6 +303,20 @@ class Run(Generic[Op, Answer]):
             del self._pending[answered.call]
             self._tell(answered)
         self.observer.quiet()
+        self._nobodys()
+
+    def _settle(self) -> None:
+        """Run the loop until it is quiet. What never is, answers nobody."""
+        try:
+            self.loop.run_until_quiet()
+        except NeverQuiet as error:
+            raise Unsound("REF-ERROR-5", str(error)) from None
+
+    def _nobodys(self) -> None:
+        """A scan goes on only as long as somebody waits for it (REF-SIZE-5)."""
+        scans = [gate for gate in self.gates.waiting if gate.name == "usage" and not gate.cancelled]
+        if scans and not self._pending:
+            raise Unsound("REF-SIZE-5", f"all who waited have left, and this goes on: {scans[0]}")
 
     def _strike(self) -> None:
         """Cancel a call in the middle of things, once it has begun: before its first step the subject knows nothing of it."""

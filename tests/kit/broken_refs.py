@@ -89,6 +89,21 @@ class KeptError(Ledger):
         self._flight = KeptErrorFlight()
 
 
+class LingeringFlight(Flight[str, int]):
+    """The scan goes on when all who waited for it have left."""
+
+    def _abandon(self, key: str, run: object) -> None:
+        pass
+
+
+class LingeringScan(Ledger):
+    """See `LingeringFlight`."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]  # the same arguments
+        self._flight = LingeringFlight()
+
+
 # --- the equal pair
 
 
@@ -272,6 +287,7 @@ BROKEN = (
     _ledger("two scans at a time", EachScansAlone, "size, size, finalize", "REF-SIZE-3"),
     _ledger("size stored under M's id", SizeOfTheOtherHalf, "size, size, finalize", "REF-SIZE-4"),
     _ledger("error of a scan kept", KeptError, "size, size, finalize", "REF-SIZE-5", budget=Budget(faults=1)),
+    _ledger("scan for nobody", LingeringScan, "size, release, get_mutable", "REF-SIZE-5", budget=Budget(cancels=1)),
     _ledger("get_mutable leaves E", ReopenLeavesE, "size, release, get_mutable", "REF-MUT-3"),
     _ledger("finalize leaves M", FinalLeavesM, "size, size, finalize", "REF-FINAL-1"),
     _ledger("commit told before it is written", LateCommit, "commit, get, get_mutable", "REF-OPEN-1", budget=Budget(crash=True)),

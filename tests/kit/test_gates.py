@@ -675,6 +675,18 @@ def test_a_task_that_is_left_over_is_found_and_so_is_an_error_that_nobody_saw() 
         count(loses, ["a"])
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_call_that_is_never_quiet_does_not_answer(alone: bool) -> None:
+    async def spins(op: Any, store: Store) -> object:
+        for _ in itertools.count():
+            await asyncio.sleep(0)
+
+    gates = Gates(gated_loop())
+    run: Run[Any, Any] = Run(gates, lambda op: spins(op, GatedStore(gates, MemoryStore(Disk()))), Recording(), replay([]))
+    with pytest.raises(Unsound, match=r"REF-ERROR-5: .* without a quiet moment"), runs.whole(run):
+        run.sequence(["a"]) if alone else run.burst(["a"])
+
+
 def test_what_waits_at_a_gate_after_the_last_answer_still_goes_on() -> None:
     done = []
 
