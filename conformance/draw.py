@@ -395,6 +395,11 @@ def _plain_file(node: Node) -> bool:
     return node.type is FileType.FILE and all(name != CAPABILITY for name, _ in node.xattrs)
 
 
+def _takes_trusted_alone(node: Node) -> bool:
+    """Whether of extended attributes it takes only those that root gives."""
+    return node.type not in (FileType.FILE, FileType.DIRECTORY)
+
+
 def _directories(tree: Tree) -> list[Path]:
     return ["", *(path for path in _entries(tree) if tree.nodes[path].type is FileType.DIRECTORY)]
 
@@ -445,11 +450,15 @@ def _drop(pick: Pick, tree: Tree, _: Limits) -> Change:
 
 
 def _mark(pick: Pick, tree: Tree, limits: Limits) -> Change:
-    """Metadata, of files and directories, the root among them."""
-    path = pick([*_directories(tree), *_files(tree)])
-    permits = limits.permits
-    names = [*(["user.a"] if permits.user_xattrs else []), *(["trusted.a"] if permits.trusted_xattrs else [])]
-    kinds = ("mode", *(("owner",) if permits.other_owners else ()), *(("set", "remove") if names else ()))
+    """Metadata, of all but files with capabilities, the root among them."""
+    others = [entry for entry in _entries(tree) if _takes_trusted_alone(tree.nodes[entry])]
+    path = pick([*_directories(tree), *_files(tree), *others])
+    permits, other = limits.permits, _takes_trusted_alone(tree.nodes[path])
+    names = [*(["user.a"] if permits.user_xattrs and not other else []), *(["trusted.a"] if permits.trusted_xattrs else [])]
+    mode = () if tree.nodes[path].type is FileType.SYMLINK else ("mode",)
+    kinds = (*mode, *(("owner",) if permits.other_owners else ()), *(("set", "remove") if names else ()))
+    if not kinds:
+        return SetMode("", pick(_MODES))
     match pick(kinds):
         case "mode":
             return SetMode(path, pick(_MODES))

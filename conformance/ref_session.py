@@ -194,11 +194,12 @@ class RefSession(BaseSession[RefFinding]):
                 self.run.end()
 
     def _last(self) -> list[RefOperation]:
-        """What ends a history: all is released and pruned."""
+        """What ends a history: all is released, measured and pruned."""
         adapter = self.world.adapter
         again = [] if adapter.serves else [ref_ops.Restart()]
         reads = map(ref_ops.Read, adapter.lists)  # what was given still shows what it showed (REF-MOUNT-6)
-        return [*reads, *again, *map(ref_ops.Release, adapter.handles), ref_ops.Prune(), ref_ops.DiskUsage(), ref_ops.Close()]
+        released = map(ref_ops.Release, adapter.handles)
+        return [*reads, *again, *released, ref_ops.DiskUsage(), ref_ops.Prune(), ref_ops.DiskUsage(), ref_ops.Close()]
 
     def play_freely(self, bursts: Sequence[Burst]) -> None:
         """The bursts as a whole history in which nothing waits at a gate: calls overlap as the driver lets them.

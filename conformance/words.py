@@ -84,7 +84,7 @@ def _check(command: argparse.ArgumentParser) -> None:
     _start(command)
     command.add_argument("--kill", action="store_true", help="for level durable: end the driver by SIGKILL, not by SIGTERM")
     command.add_argument(
-        "--power", action="store_true", help="for level durable: cut the power of ref:overlay, instead of ending its process"
+        "--power", action="store_true", help="for level durable: cut the power of the reference, instead of ending its process"
     )
     _jobs(command)
     command.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")

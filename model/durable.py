@@ -14,6 +14,7 @@ import icontract
 
 from snapspec.model import ops, oracle
 from snapspec.model.frozen import Map
+from snapspec.model.layers import differences
 from snapspec.model.nodes import Data, FileType
 from snapspec.model.oracle import Belief, Divergence
 from snapspec.model.replies import Mismatch, Response, Returned
@@ -119,9 +120,9 @@ def on_the_way(state: State, op: ops.Write) -> Iterator[Tree]:
 @icontract.require(lambda layers, key: key in layers.unsettled)
 def settle(layers: Layers, key: str, came: Tree) -> Layers | Mismatch:
     """The first look at the active `key` after a power cut: what it shows from now on, if that may be (SNAP-POWER-4)."""
-    wrong = newer(came, layers.unsettled[key])
+    wrong = odd(came, layers.unsettled[key])
     if wrong:
-        return Mismatch("SNAP-POWER-4", f"in {key!r} nothing that was never written", wrong)
+        return Mismatch("SNAP-POWER-4", f"in {key!r} {wrong[0]}", wrong[1])
     worlds = frozenset(replace(world, state=showing(world.state, key, came)) for world in layers.belief.worlds)
     return replace(layers, belief=replace(layers.belief, worlds=worlds), unsettled=layers.unsettled.without(key))
 
@@ -133,6 +134,24 @@ def showing(state: State, key: str, tree: Tree) -> State:
     snapshot: Snapshot = state.snapshots[key]
     touched = snapshot.touched | set(tree.nodes)
     return state.put(key, replace(snapshot, tree=tree, touched=touched))
+
+
+def odd(came: Tree, shown: Iterable[Tree]) -> tuple[str, str] | None:
+    """What a power cut cannot have made of a snapshot that has shown these trees: what is expected and what came, or None."""
+    trees = tuple(shown)
+    wrong = newer(came, trees)
+    if wrong:
+        return "nothing that was never written", wrong
+    wrong = lost(came, trees)
+    return ("all that no change has touched", wrong) if wrong else None
+
+
+def lost(came: Tree, shown: Iterable[Tree]) -> str:
+    """What a tree lacks, or has in another way, that is the same in all of `shown`: no change has touched that; or nothing."""
+    first, *others = shown
+    same = {path: node for path, node in first.nodes.items() if all(tree.nodes.get(path) == node for tree in others)}
+    there = {path: node for path, node in came.nodes.items() if path in same}
+    return "; ".join(differences(Tree(Map(same)), Tree(Map(there))))
 
 
 def newer(came: Tree, shown: Iterable[Tree]) -> str:

@@ -88,9 +88,9 @@ def _keeps_answered(layers: RefLayers, after: RefLayers) -> bool:
 @icontract.require(lambda layers, key: key in layers.unsettled)
 def settle(layers: RefLayers, key: str, came: Tree) -> RefLayers | Mismatch:
     """The first look at the snapshot `key` after a power cut: what it shows from now on, if that may be (REF-POWER-3)."""
-    wrong = durable.newer(came, layers.unsettled[key])
+    wrong = durable.odd(came, layers.unsettled[key])
     if wrong:
-        return Mismatch("REF-POWER-3", f"in the snapshot of {key!r} nothing that was never written", wrong)
+        return Mismatch("REF-POWER-3", f"in the snapshot of {key!r} {wrong[0]}", wrong[1])
     worlds = frozenset(
         replace(world, state=replace(world.state, driver=durable.showing(world.state.driver, key, came)))
         for world in layers.belief.worlds

@@ -23,6 +23,7 @@ from snapspec.conformance.files import permits
 from snapspec.conformance.subjects.reference import Ground, ReferenceSubject
 from snapspec.impl import syscalls
 from snapspec.impl.base import BaseSnapshotter
+from snapspec.impl.copy import CopySnapshotter
 from snapspec.impl.loopback import PoolError, open_pool
 from snapspec.impl.mounts import attached_loop, unmount, unmount_top
 from snapspec.impl.overlay import OverlaySnapshotter
@@ -47,7 +48,8 @@ class PoweredSubject(ReferenceSubject):
     """Calls are under way together: what one of them measures another one may be taking away."""
 
     def __init__(self, contents: Contents, directory: Path, driver: type[BaseSnapshotter], file_system: str) -> None:
-        ground = Ground("overlay", True, False, "overlay on a pool whose power is cut")
+        kind = "copy" if issubclass(driver, CopySnapshotter) else "overlay"
+        ground = Ground(kind, True, False, f"{kind} on a pool whose power is cut")
         super().__init__("power", contents, directory, ground, SIZES[file_system], file_system, driver)
 
     def history_prefix(self, number: int) -> str:

@@ -172,18 +172,18 @@ def require_process(address: Address, start: str, kill: bool) -> None:
         raise CannotRun(f"{DIRECTORY} stands for one directory: write it in --start and at the beginning of the socket's path")
 
 
+#: Subjects whose power can be cut: the kit puts them on a pool for that.
+_POWERED = "ref:overlay, ref:copy, and refs: before these"
+
+
 def require_image(address: Address, start: str, kill: bool) -> None:
     """CannotRun, saying why, unless the subject keeps all that it has in one image whose power can be cut."""
     if start or kill:
         raise CannotRun("a power cut ends no process: leave --start and --kill out, or --power")
     if address.kind not in OURS or (address.text.startswith(MUTANT) and address.refs):
-        raise CannotRun(
-            f"{address.text} keeps its data where the kit has no image of it: power cuts are for ref:overlay and refs:overlay"
-        )
-    if not issubclass(_class(address), OverlaySnapshotter) or _plain(address):
-        raise CannotRun(
-            f"{address.text} stands on a plain directory, which has no image: power cuts are for ref:overlay and refs:overlay"
-        )
+        raise CannotRun(f"{address.text} keeps its data where the kit has no image of it: power cuts are for {_POWERED}")
+    if _plain(address):
+        raise CannotRun(f"{address.text} stands on a plain directory, which has no image: leave plain= out")
     if "size" in address.options:
         raise CannotRun("the pool whose power is cut has a size of its own: leave size= out")
 

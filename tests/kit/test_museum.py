@@ -63,7 +63,7 @@ def test_the_command_lists_visits_and_writes(tmp_path: Path) -> None:
         (("museum", "nothing"), "`snapspec museum --list` names them"),
         (("check", "mutant:nothing"), "`snapspec museum --list` names them"),
         (("check", "mutant:s08?size=1g"), "mutant: has no option 'size'"),
-        (("check", "mutant:a01", "--level", "durable", "--power"), "power cuts are for ref:overlay and refs:overlay"),
+        (("check", "mutant:a01", "--level", "durable", "--power"), "power cuts are for ref:overlay, ref:copy"),
         (("museum", "--budget", "long"), "90s, 5m"),
     ],
 )

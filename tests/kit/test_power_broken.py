@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from test_power import requires_file_system, requires_recorder
@@ -16,7 +17,11 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, encode_finding, load, save
 from snapspec.conformance.report.text import finding_lines
 from snapspec.impl.base import BaseSnapshotter, Build
+from snapspec.impl.copy import CopySnapshotter
+from snapspec.impl.filetree import copy_tree
+from snapspec.impl.layout import make_directory
 from snapspec.impl.overlay import OverlaySnapshotter
+from snapspec.impl.records import Record
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.replies import Mismatch, Returned
@@ -57,6 +62,14 @@ class RecordsUnsynced(OverlaySnapshotter):
         self._records._opened().execute("PRAGMA synchronous = OFF")
 
 
+class CopyUnsynced(CopySnapshotter):
+    """The copy of a parent is recorded before it is on the disk."""
+
+    def _copy(self, path: str, above: Record, stop: Event) -> None:
+        make_directory(f"{path}/fs", 0o755)
+        copy_tree(self._layout.fs(above.id), f"{path}/fs", stop)
+
+
 class DirectoriesUnsynced(OverlaySnapshotter):
     """A new directory is renamed into place, and neither it nor what is in it is synced before the record is: right on ext4 and
     xfs, whose journals keep the order."""
@@ -75,6 +88,7 @@ BROKEN: dict[type[BaseSnapshotter], tuple[str, tuple[str, ...], tuple[Operation,
     CommitUnsynced: ("ext4", ("SNAP-POWER-2",), COMMITTED),
     # Where only some of the pages reach the disk the records cannot be read.
     RecordsUnsynced: ("ext4", ("SNAP-POWER-1", "SNAP-POWER-5"), (ops.Prepare("a"),)),
+    CopyUnsynced: ("ext4", ("SNAP-POWER-3", "SNAP-POWER-4"), (*COMMITTED, ops.Prepare("c", "b"))),
     DirectoriesUnsynced: ("btrfs", ("SNAP-POWER-3",), (ops.Prepare("a"),)),
 }
 

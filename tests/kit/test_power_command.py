@@ -106,7 +106,6 @@ def test_power_cuts_of_refs_are_counted_and_replayed(workdir: Path) -> None:
 @pytest.mark.parametrize(
     ("subject", "said"),
     [
-        ("ref:copy", "stands on a plain directory, which has no image"),
         ("ref:overlay?plain=yes", "stands on a plain directory, which has no image"),
         ("ref:overlay?size=1g", "leave size= out"),
         ("model:", "where the kit has no image of it"),

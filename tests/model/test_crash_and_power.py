@@ -182,3 +182,12 @@ def test_data_may_come_from_any_file_at_its_own_place_only() -> None:
     assert newer(tree(f=b"b" * 9000), shown) == ""
     assert newer(tree(f=b"a" * 4500 + b"b" * 4500), shown) == ""
     assert newer(tree(f=b"a" * 5001), shown) != ""
+
+
+def test_what_no_change_has_touched_is_not_lost() -> None:
+    began, written = tree(f=b"1", g=b"2"), tree(f=b"1", g=b"3", h=b"4")
+    shown = (began, written)
+    assert durable.lost(tree(f=b"1"), shown) == "", "g was written, h was made"
+    assert durable.lost(tree(f=b"1", g=b"\0"), shown) == ""
+    assert durable.lost(tree(g=b"2"), shown) == "/f: missing (file)"
+    assert durable.lost(tree(f=b"\0", g=b"2"), shown) == "/f: content differs from byte 0"
