@@ -17,7 +17,6 @@ from snapspec.conformance.durable.reference import KilledReference
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.subject import FaultedReference, InProcess, into_memory
 from snapspec.conformance.machine import Surroundings
-from snapspec.conformance.mutants import Exhibit
 from snapspec.conformance.mutants.hall import find
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.abstract import ModelSubject
@@ -83,15 +82,10 @@ REFS = "refs:"
 MUTANT = "mutant:"
 
 
-def exhibit(text: str) -> Exhibit:
-    """The exhibit that an address names. CannotRun when there is none of that name."""
-    return find(text.removeprefix(MUTANT))
-
-
 def parse(text: str) -> Address:
     """Take an address apart. CannotRun, naming what would be right, for an unknown kind or option."""
     if text.startswith(MUTANT):
-        return _parse(text, text, refs=bool(exhibit(text).over))
+        return _parse(text, text, refs=bool(find(text.removeprefix(MUTANT).partition("?")[0]).over))
     if not text.startswith(REFS):
         return _parse(text, text, refs=False)
     driver = text.removeprefix(REFS)
@@ -118,7 +112,7 @@ def _parse(whole: str, text: str, *, refs: bool) -> Address:
 def make(address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float = DEADLINE) -> Subject | RefsSubject:
     """The subject, not yet started; its calls have `deadline` seconds. CannotRun for a place or a value that cannot be."""
     if address.kind == "mutant" and address.refs:
-        shown = exhibit(address.text)
+        shown = find(address.place)
         under = _driver(_parse(shown.over, shown.over, refs=False), surroundings, workspace, deadline)
         return RefsSubject(address.text, under, workspace.scratch("refs"), Declared(), shown.manager)
     driver = _driver(address, surroundings, workspace, deadline)
@@ -267,7 +261,7 @@ Reference = TypeVar("Reference", bound=ReferenceSubject)
 def _class(address: Address) -> type[BaseSnapshotter]:
     """The class of the reference, or of an exhibit that is made of it."""
     if address.kind == "mutant":
-        return exhibit(address.text).driver
+        return find(address.place).driver
     if address.place not in KINDS:
         raise CannotRun(f"there is no reference {address.place!r}: write ref:overlay or ref:copy")
     return KINDS[address.place]

@@ -90,7 +90,7 @@ class Lossy(Faulty):
         return tuple(Burst((op,)) for op in self.calls)
 
 
-MEMORY_AHEAD = Lossy("memory ahead of disk", MemoryAhead, Manager, _PAIR, ("REF-POINT-3",))
+MEMORY_AHEAD = Lossy("memory ahead of disk", MemoryAhead, Manager, _PAIR, ("REF-OPEN-1",))
 VIEW_UNNOTED = Lossy(
     "view left behind by a crash",
     ViewUnnoted,

@@ -9,10 +9,10 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Event
 
+from snapspec.conformance.mutants import stores
 from snapspec.impl.base import BaseSnapshotter, Build
 from snapspec.impl.copy import CopySnapshotter
 from snapspec.impl.errors import SnapshotError
-from snapspec.impl.layout import make_directory
 from snapspec.impl.overlay import OverlaySnapshotter
 from snapspec.impl.records import Record, Records, _translated
 from snapspec.impl.scan import measure
@@ -31,21 +31,6 @@ class Factory:
         opened = self._driver(str(directory))
         await opened.open()
         return opened
-
-
-class StagingLeft(OverlaySnapshotter):
-    """A prepare that fails leaves its directory below `new`, where nobody looks again."""
-
-    def _build(self, record: Record) -> str:
-        path = self._layout.start()
-        make_directory(f"{path}/fs", 0o755)
-        if record.parent_id is not None and record.kind is Kind.ACTIVE:
-            self._inherit(path, record.parent_id)
-        return path
-
-    def _sweep(self) -> list[str]:
-        self._making = self._layout.started()
-        return super()._sweep()
 
 
 class StagingReused(CopySnapshotter):
@@ -122,7 +107,7 @@ class DescriptorLeft(OverlaySnapshotter):
         return usage
 
 
-staging_left = Factory(StagingLeft)
+staging_left = Factory(stores.StagingLeft)
 staging_reused = Factory(StagingReused)
 transaction_left_open = Factory(TransactionLeftOpen)
 record_kept = Factory(RecordKept)

@@ -377,7 +377,7 @@ def test_a_pool_that_cannot_be_opened_again_is_opened_the_next_time(workdir: Pat
 
 def test_the_command_tells_its_numbers(workdir: Path) -> None:
     out = str(workdir / "finding.json")
-    done = command("check", "ref:overlay", "--level", "faults", "--budget", "2s", "--seed", "1", "--jobs", "1", "--out", out)
+    done = command("check", "ref:overlay", "--level", "faults", "--budget", "3s", "--seed", "1", "--jobs", "1", "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"fault points: .*prepare \d+", done.stdout)
     ways = r"disturbed: \d+ faults before the effect, \d+ faults after the effect, \d+ cancellations, \d+ with no room left"

@@ -1,4 +1,4 @@
-"""The museum as a user meets it: the command, the visit of what does not end well, and the track record that stands in its text."""
+"""The museum as a user meets it: the command, a visit of what does not end well, and the track record in its text."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def test_a_record_without_a_place_is_not_written(tmp_path: Path) -> None:
 
 
 def test_what_eats_memory_is_told_and_the_next_is_visited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is set so low that the process of any exhibit reaches it."""
+    """The limit is set so low that the process of any exhibit over a pool reaches it."""
     monkeypatch.setattr(museum, "MEMORY", 1 << 20)
-    seen = museum.visit_all([find("i01"), find("seed")], seed=1, budget=5.0, jobs=1)
-    assert [one.exhibit.name for one in seen] == ["i01", "seed"]
+    seen = museum.visit_all([find("s08"), find("s11")], seed=1, budget=5.0, jobs=1)
+    assert [one.exhibit.name for one in seen] == ["s08", "s11"]
     assert all(one.trouble and not one.right for one in seen)
     assert "NOT FOUND" in museum.line(seen[0])
     assert museum.summary(seen) == "none of 2 exhibits found"

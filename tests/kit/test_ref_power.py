@@ -115,12 +115,12 @@ def test_what_is_wrong_without_a_cut_is_a_finding_too(workdir: Path) -> None:
     ops = (*LAYERS[:3], ref_ops.Release("he"), ref_ops.GetMutable("m", "hx"))
     bursts = tuple(Burst((op,)) for op in ops)
     with place(workdir) as here:
-        with pytest.raises(RefDivergence, match="REF-POINT-3"):
+        with pytest.raises(RefDivergence, match="REF-MUT-3"):
             record(here, written(bursts), broken.open)
         for tried in (ref_power.uncut, ref_power.try_each, ref_power.try_last):
             found = tried(here, bursts, broken.open)
             assert found is not None
-            assert found.clause == "REF-POINT-3"
+            assert found.clause == "REF-MUT-3"
         assert ref_power.uncut(here, bursts) is None
     assert_nothing_left(workdir)
 

@@ -120,7 +120,7 @@ def told(run: subprocess.CompletedProcess[str]) -> Counter[str]:
 
 
 def test_level_faults_says_what_it_has_done() -> None:
-    run = snapspec("check", "refs:model:", "--level", "faults", "--budget", "3s", "--seed", "1")
+    run = snapspec("check", "refs:model:", "--level", "faults", "--budget", "3s", "--examples", "1", "--seed", "1")
     assert min(told(run)[kind] for kind in ("faults", "cancellations")) > 100
 
 
