@@ -8,7 +8,7 @@ from itertools import product
 from snapspec.conformance.session import DEEP
 from snapspec.model import ops
 from snapspec.model.ops import Operation
-from snapspec.model.tree import Change, MakeDirectory, MakeFile, RemoveTree, Unlink
+from snapspec.model.tree import Change, MakeDirectory, MakeFile, RemoveTree, SetMode, Unlink
 from snapspec.model.values import Labels
 
 
@@ -39,14 +39,20 @@ def lives() -> Iterator[Operation]:
         if layer:
             yield ops.Prepare("making", parent, _LABELS)
             yield ops.Write(
-                "making", (*([Unlink("common")] if parent else []), MakeFile("common", layer.encode()), MakeFile(layer))
+                "making",
+                (
+                    *([Unlink("common")] if parent else []),
+                    MakeFile("common", layer.encode()),
+                    MakeFile(layer),
+                    SetMode("", 0o711),
+                ),
             )
             yield ops.Commit(layer, "making", (("c", "3"),))
             yield from (ops.Stat(layer), ops.Usage(layer))
     keys = [*_LAYERS, *(f"{kind} over {parent}" for kind in ("active", "view") for parent in ("", *_LAYERS))]
     yield from _relabelled()
     yield from map(ops.Walk, _filters())
-    yield from (ops.Cleanup(), ops.Reopen(), ops.Walk())
+    yield from (ops.Cleanup(), ops.Reopen(close_twice=True), ops.Walk())
     for key in keys:
         yield from ((ops.Stat(key), ops.Usage(key)) if key in _LAYERS else _seen(key))
 
