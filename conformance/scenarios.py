@@ -38,15 +38,8 @@ def lives() -> Iterator[Operation]:
             yield from _seen(key)
         if layer:
             yield ops.Prepare("making", parent, _LABELS)
-            yield ops.Write(
-                "making",
-                (
-                    *([Unlink("common")] if parent else []),
-                    MakeFile("common", layer.encode()),
-                    MakeFile(layer),
-                    SetMode("", 0o711),
-                ),
-            )
+            gone = [Unlink("common")] if parent else []
+            yield ops.Write("making", (*gone, MakeFile("common", layer.encode()), MakeFile(layer), SetMode("", 0o711)))
             yield ops.Commit(layer, "making", (("c", "3"),))
             yield from (ops.Stat(layer), ops.Usage(layer))
     keys = [*_LAYERS, *(f"{kind} over {parent}" for kind in ("active", "view") for parent in ("", *_LAYERS))]
