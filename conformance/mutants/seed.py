@@ -224,7 +224,7 @@ SEED: tuple[Exhibit, ...] = (
         "seed-noted",
         "the same, but that new is written at once",
         _WHERE,
-        ("REF-COMMIT-1", "REF-HANDLE-4"),
+        ("REF-COMMIT-1", "REF-HANDLE-4", "REF-USAGE-3"),
         over="model:",
         manager=Managers(SeedLedger, NotingManager),
     ),

@@ -286,7 +286,7 @@ BROKEN = (
     CANCELLED_WAITER,
     _ledger("two scans at a time", EachScansAlone, "size, size, finalize", "REF-SIZE-3"),
     _ledger("size stored under M's id", SizeOfTheOtherHalf, "size, size, finalize", "REF-SIZE-4"),
-    _ledger("error of a scan kept", KeptError, "size, size, finalize", "REF-SIZE-5", budget=Budget(faults=1)),
+    _ledger("error of a scan kept", KeptError, "size, size, finalize", "REF-SIZE-5", "REF-USAGE-3", budget=Budget(faults=1)),
     _ledger("scan for nobody", LingeringScan, "size, release, get_mutable", "REF-SIZE-5", budget=Budget(cancels=1)),
     _ledger("get_mutable leaves E", ReopenLeavesE, "size, release, get_mutable", "REF-MUT-3"),
     _ledger("finalize leaves M", FinalLeavesM, "size, size, finalize", "REF-FINAL-1"),

@@ -22,8 +22,10 @@ from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, line, load, save
 from snapspec.conformance.search import Search
 from snapspec.conformance.session import Session, replay
+from snapspec.conformance.subjects.abstract import ModelSubject
 from snapspec.conformance.subjects.python import PythonSubject
 from snapspec.impl.overlay import OverlaySnapshotter
+from snapspec.model.state import Profile
 
 pytestmark = pytest.mark.root
 
@@ -124,7 +126,7 @@ def test_a_lock_that_is_left_shows_in_the_next_write(subject: str, workdir: Path
     The other driver hangs in a thread, and also when it is cleared up after.
     """
     out = workdir / "finding.json"
-    check = command("check", subject, "--seed", "1", "--deadline", "1s", "--examples", "20", "--out", str(out))
+    check = command("check", subject, "--jobs", "1", "--seed", "1", "--deadline", "1s", "--examples", "20", "--out", str(out))
     assert (check.returncode, check.stderr) == (1, "")
     assert "DIVERGES from SNAP-LIVE-1, with 2 calls" in check.stdout
     assert "came     none: nothing came within 1 s" in check.stdout
@@ -147,7 +149,21 @@ def test_the_same_seed_finds_the_same(workdir: Path) -> None:
     assert histories[0] == histories[1]
 
 
-def test_the_same_seed_draws_the_same_histories(workdir: Path) -> None:
+def test_one_seed_draws_the_same_histories_and_another_one_others(workdir: Path) -> None:
+    made = []
+    for number in (5, 5, 6):
+        with asyncio.Runner() as runner:
+            session = Session(ModelSubject("model:", Profile()), runner)
+            with session.started():
+                search = Search(session, Limits(permits(str(workdir))), time.monotonic() + 60, lambda: None)
+                search.run_batch(5, number)
+                made.append((session.calls, [step.op for step in session.steps]))
+    assert made[0] == made[1]
+    assert made[0] != made[2]
+
+
+@pytest.mark.deep
+def test_the_same_seed_makes_the_same_run(workdir: Path) -> None:
     runs = [command("check", "model:", "--seed", "5", "--examples", "4").stdout.splitlines()[-1] for _ in range(2)]
     assert runs[0] == runs[1]
     assert runs[0].startswith("CONFORMS: model:: ")

