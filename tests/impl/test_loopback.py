@@ -8,6 +8,7 @@ import inspect
 import os
 import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -687,7 +688,7 @@ def test_a_real_interrupt_at_any_time_leaves_nothing(workdir: Path) -> None:
 
     def use() -> None:
         with open_pool(str(directory), size=SIZES["ext4"]) as pool:
-            Path(pool.root, "file").write_text("1")
+            os.mkdir(f"{pool.root}/{secrets.token_hex(4)}")  # no file: an interrupt may come between its open and its close
         signal.setitimer(signal.ITIMER_REAL, 0)
 
     for _ in range(2):  # how long that takes on this machine, the second time

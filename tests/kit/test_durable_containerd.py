@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from containerd import CONFIG
+from containerd import CONFIG, TASKS
 
 pytestmark = [
     pytest.mark.root,
@@ -26,7 +26,11 @@ def check(workdir: Path, snapshotter: str, *arguments: str) -> subprocess.Comple
     """A run on containerds with roots, states and sockets of their own; all but their plugins is told on the command line."""
     config = workdir / "config.toml"
     # Its places are told on the command line; without one for temporary files it takes the test's.
-    kept = [line for line in CONFIG.split("[grpc]")[0].splitlines() if not line.startswith(("root", "state", "temp"))]
+    kept = [
+        line
+        for line in CONFIG.replace("{without_tasks}", TASKS).split("[grpc]")[0].splitlines()
+        if not line.startswith(("root", "state", "temp"))
+    ]
     config.write_text("\n".join(kept))
     start = f"containerd --config {config} --root {{dir}}/root --state {{dir}}/state --address {{dir}}/s"
     subject = f"containerd:{{dir}}/s?snapshotter={snapshotter}"
