@@ -45,7 +45,7 @@ def lives() -> Iterator[Operation]:
     keys = [*_LAYERS, *(f"{kind} over {parent}" for kind in ("active", "view") for parent in ("", *_LAYERS))]
     yield from _relabelled()
     yield from map(ops.Walk, _filters())
-    yield from (ops.Cleanup(), ops.Reopen(close_twice=True), ops.Walk())
+    yield from (ops.Cleanup(), ops.Reopen(), ops.Reopen(close_twice=True), ops.Walk())
     for key in keys:
         yield from ((ops.Stat(key), ops.Usage(key)) if key in _LAYERS else _seen(key))
 

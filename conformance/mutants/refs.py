@@ -330,6 +330,7 @@ REFS: tuple[Exhibit, ...] = (
         "BuildKit, unfixed",
         "REF-POINT-2",
         "REF-PRUNE-1",
+        "REF-USAGE-1",
         manager=KeepsTheParent,
     ),
     row(

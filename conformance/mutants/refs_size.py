@@ -205,6 +205,7 @@ REFS_SIZE: tuple[Exhibit, ...] = (
         "a disk_usage that fails keeps a handle",
         buildkit("f1223ede9 (#3851)", "2023-05"),
         "REF-USAGE-3",
+        "REF-USAGE-2",
         "REF-PRUNE-1",
         manager=KeepsWhatItMeasures,
     ),
