@@ -58,11 +58,14 @@ check: setup
 
 test: setup packages lint types tests
 
-# tests/bench is left out: figures taken beside another worker say nothing.
+# The model's own tests measure its coverage alone: measuring slows the others down. Of those three run at a time, for some wait
+# rather than work. tests/bench is left out: figures taken beside another worker say nothing.
 tests: setup
-	@echo "tests: all but the long ones, on two cores, with branch coverage of the model"
-	@$(BIN)/pytest -n 2 --dist loadgroup -m "not deep" --ignore tests/bench \
+	@echo "tests: the model, with branch coverage"
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not deep" tests/model \
 		--cov=model --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=100
+	@echo "tests: all others but the long ones"
+	@$(BIN)/pytest -n 3 --dist loadgroup -m "not deep" --ignore tests/bench --ignore tests/model
 
 deep: setup packages
 	@echo "deep: all tests, with fresh random examples"

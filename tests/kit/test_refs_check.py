@@ -153,6 +153,6 @@ def test_the_drivers_of_containerd_under_the_load_of_a_builder(containerd: daemo
     if snapshotter not in containerd.snapshotters:
         pytest.skip(f"this containerd has no {snapshotter}: {daemons.btrfs_refused()}")
     subject = f"refs:containerd:{containerd.socket}?snapshotter={snapshotter}"
-    run = snapspec("check", subject, "--examples", "12", "--budget", "8s", "--seed", "1", "--without", "links")
+    run = snapspec("check", subject, "--examples", "12", "--budget", "4s", "--seed", "1", "--without", "links")
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
     assert "CONFORMS IN PART" in run.stdout
