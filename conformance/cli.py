@@ -187,7 +187,7 @@ def _museum(options: argparse.Namespace) -> int:
             print(f"{exhibit.name:10} {museum.level(exhibit):8} {exhibit.wrong}")
         return 0
     if options.write is not None:
-        _writable(options.write)
+        museum.parted(options.write)
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     print(f"snapspec museum --seed {seed} --budget {options.budget:g}s")
     seen = museum.visit_all(exhibits, seed, options.budget, options.jobs, lambda one: print(museum.line(one), flush=True))

@@ -137,7 +137,9 @@ class Adapter:
             return hello(answer, level)
         except (TransportLost, WrongForm, CannotRun) as error:
             await self.kill()
-            raise CannotRun(str(error) if isinstance(error, CannotRun) else f"at hello, {error}") from None
+            if isinstance(error, CannotRun):
+                raise
+            raise CannotRun(f"{error}: answer hello, and every call after it, until the input ends") from None
 
     @property
     def alive(self) -> bool:

@@ -170,11 +170,23 @@ def table(visits: Sequence[Seen]) -> Iterator[str]:
 BEGIN, END = "<!-- track record -->", "<!-- end of the track record -->"
 
 
-def write(path: Path, visits: Sequence[Seen]) -> None:
-    """Put the track record into the file. CannotRun when it has no marks."""
-    before, begin, rest = path.read_text("utf-8").partition(BEGIN)
+def parted(path: Path) -> tuple[str, str]:
+    """The text of the file before and after its marks. CannotRun, with the remedy, when it cannot be written or has none."""
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise CannotRun(f"{path} cannot be written: {why}; name a text that is there") from None
+    before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise CannotRun(f"{path} has no place for the track record: write {BEGIN} and {END} on lines of their own")
+    return before, after
+
+
+def write(path: Path, visits: Sequence[Seen]) -> None:
+    """Put the track record into the file. CannotRun when it has no marks."""
+    before, after = parted(path)
     record = "\n".join((*table(visits), "", summary(visits) + "."))
     path.write_text(f"{before}{BEGIN}\n\n{record}\n\n{END}{after}", "utf-8")

@@ -57,7 +57,7 @@ async def _stat(turn: str, directory: Path) -> None:
 TURNS = {
     "silent": "silent for 0.3 s after hello: answer it, and flush standard output",
     "silent later": "silent for 0.3 s under call 2, stat: answer every call, and flush ",
-    "dies": "has ended with status 3 under call 1, hello; its last words: out of luck",
+    "dies": "has ended with status 3 under call 1, hello; its last words: out of luck: answer hello, and ",
     "old protocol": "speaks 'snapspec adapter 0', the kit 'snapspec adapter 1': use the versions",
     "no content": "the member 'content' is missing",
     "other level": "add ?level=refs to the address",
