@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 from languages import LANGUAGES
+from test_clauses_reached import RARE
 from test_cli import snapspec
 
 from snapspec.conformance.adapter import client
@@ -250,7 +251,9 @@ def test_smoke_shows_the_steps_before_a_wrong_turn() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_adapters_conform(language: str) -> None:
     run = conforms(address(language, "snapshots"), "--examples", "60")
-    assert "not put to the test: SNAP-CONTENT-4\n" in run.stdout, "a tree in memory never refuses to rename a directory"
+    missed = run.stdout.partition("not put to the test: ")[2].partition("\n")[0].split(", ")
+    # A tree in memory never refuses to rename a directory; the others come up seldom.
+    assert {"SNAP-CONTENT-4"} <= {*missed} <= RARE, missed
     run = conforms(address(language, "refs"), "--examples", "40", "--budget", "20s")
     assert " cancellations" in run.stdout
 

@@ -60,7 +60,8 @@ sub holds {
     return 0 unless defined $value;
     return $value eq $wanted if $operator eq '==';
     return 1 if $operator eq '';
-    my $found = eval { no warnings; $value =~ /$wanted/ };
+    my $pattern = eval { no warnings; qr/$wanted/ };    # an empty match would be the one before once more
+    my $found = defined $pattern && $value =~ $pattern;
     return $found;
 }
 
