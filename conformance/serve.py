@@ -7,21 +7,17 @@ a check it works in the machine's mount namespace: containerd mounts what it is 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import socket
-import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 import grpc.aio
 
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.listening import bind, free_place
 from snapspec.conformance.service import OPTIONS, Service
 from snapspec.conformance.subjects.address import Served, make_served, parse
 from snapspec.impl.errors import SnapshotError
@@ -31,8 +27,6 @@ ROOT = Path("/var/lib/snapspec")
 
 #: Seconds that calls have to end when the process is told to; then they are cancelled.
 GRACE = 5.0
-
-_LONGEST = 107  # bytes of a socket's path
 
 
 def serve(text: str, listen: Path, root: Path) -> int:
@@ -57,14 +51,14 @@ async def _serve(subject: Served, listen: Path) -> int:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
-    with _place(listen):  # before anything else: where the socket is taken, nothing is made or opened
+    with free_place(listen):  # before anything else: where the socket is taken, nothing is made or opened
         _make_store(subject.directory)
     await subject.start()
     try:
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((Service(subject.driver(0)).handler(),))
-        with _place(listen):
-            _bind(server, listen)
+        with free_place(listen):
+            bind(server, listen)
         await server.start()
         print(f"serves {subject.name} on {listen}: {subject.note}, in {subject.directory}", flush=True)
         _tell_systemd("READY=1")
@@ -83,56 +77,6 @@ async def _closed(subject: Served) -> int:
     except SnapshotError as error:
         print(f"snapspec: the store stays open for those who use it: {error}", file=sys.stderr)
     return 0
-
-
-def _bind(server: grpc.aio.Server, listen: Path) -> None:
-    """Listen, on a socket that is nobody else's from its first moment."""
-    before = os.umask(0o177)
-    try:
-        server.add_insecure_port("unix:" + quote(str(listen)))  # read as a URI
-    except RuntimeError as error:
-        raise CannotRun(f"cannot listen on {listen} ({error}): name another path with --listen") from None
-    finally:
-        os.umask(before)
-
-
-@contextmanager
-def _place(listen: Path) -> Iterator[None]:
-    """Inside, nothing is at `listen`, and no other start of this command puts anything there. CannotRun when it is served."""
-    if len(os.fsencode(listen)) > _LONGEST:
-        raise CannotRun(f"{listen} is longer than {_LONGEST} bytes, too long for a socket: name a shorter path with --listen")
-    try:
-        directory = os.open(listen.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise CannotRun(f"no socket can be made in {listen.parent} ({error.strerror}): name another path with --listen") from None
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        _remove_stale(listen)
-        yield
-    finally:
-        os.close(directory)
-
-
-def _remove_stale(listen: Path) -> None:
-    """Remove a socket that nobody answers; CannotRun for anything else that is there."""
-    try:
-        is_socket = stat.S_ISSOCK(os.lstat(listen).st_mode)
-    except FileNotFoundError:
-        return
-    if not is_socket:
-        raise CannotRun(f"{listen} is there and is no socket: name another path with --listen")
-    with socket.socket(socket.AF_UNIX) as knock:
-        knock.setblocking(False)
-        try:
-            knock.connect(str(listen))
-        except ConnectionRefusedError:
-            listen.unlink()
-            return
-        except BlockingIOError:
-            pass  # somebody is there, with more callers than he can take
-        except OSError as error:
-            raise CannotRun(f"{listen} cannot be asked whether it is used ({error.strerror}): name another path") from None
-    raise CannotRun(f"{listen} is served already: end that server, or name another path with --listen")
 
 
 def _tell_systemd(word: str) -> None:

@@ -5,18 +5,16 @@ An exhibit is addressed as `mutant:NAME` and checked like any other subject. Not
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from snapspec.conformance.subjects.refs import Opens
 from snapspec.impl.base import BaseSnapshotter
 from snapspec.impl.manager import Manager, open_manager
 from snapspec.impl.metadata import Store
 from snapspec.impl.overlay import OverlaySnapshotter
 from snapspec.impl.ports import Snapshotter
 from snapspec.impl.refs import Ledger
-
-#: What opens a manager, with the arguments and the errors of `open_manager`.
-OpenManager = Callable[..., Awaitable[Manager]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Exhibit:
     power: bool = False
     driver: type[BaseSnapshotter] = OverlaySnapshotter
     over: str = ""
-    manager: OpenManager = open_manager
+    manager: Opens = open_manager
 
     @property
     def address(self) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 
 from snapspec.conformance.linear import BUDGET, Call, Judged, Search, Start, Verdict, check
-from snapspec.conformance.recordings.parts import CHANGES, profiles, split
+from snapspec.conformance.recordings.parts import profiles, split
 from snapspec.conformance.recordings.recording import Made, Recording, Store
-from snapspec.conformance.recordings.store import Part, StoreModel, names
+from snapspec.conformance.recordings.store import CHANGES, Part, StoreModel, names
 from snapspec.conformance.shorten import fewer
 from snapspec.model import ops
 from snapspec.model.oracle import SNAPSHOTS

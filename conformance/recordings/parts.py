@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.linear import Call
 from snapspec.conformance.recordings.recording import Made, Store
-from snapspec.conformance.recordings.store import Asked, Part, StoreModel, names, told_names
+from snapspec.conformance.recordings.store import CHANGES, Asked, Part, StoreModel, names, told_names
 from snapspec.model import ops
 from snapspec.model.frozen import Map
 from snapspec.model.guards import Door, Rebase
@@ -22,9 +22,6 @@ from snapspec.model.ops import Operation
 from snapspec.model.replies import Failed, Lost, Response, Returned
 from snapspec.model.state import Measure, Profile, Snapshot, Span, State, well_formed
 from snapspec.model.values import ErrorClass, Info
-
-#: The calls that change something, when they succeed.
-CHANGES = ops.Prepare | ops.View | ops.Commit | ops.Remove | ops.Update | ops.Write
 
 #: Parts become one for the sake of a walk as long as the whole has no more calls than this; beyond it a walk is held against each
 #: of them by itself.

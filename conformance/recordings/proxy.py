@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
-import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import quote
 
 import grpc
 import grpc.aio
 
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.listening import bind, free_place
 from snapspec.conformance.recordings.recording import Store, Taker, Unwritable, create
 from snapspec.conformance.recordings.wire import SERVICE, UNARY, Said, answered, failed, said
 from snapspec.conformance.subjects.remote import (
@@ -58,7 +56,7 @@ def _kept(metadata: Any) -> Metadata:
 
 
 class Recorder(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc comes without types
-    """Handles every method of every service. `door` tells whether the upstream is containerd itself, where keys belong to a
+    """Handles every method of every service. `metadata_layer`: the upstream is containerd itself, where keys belong to a
     namespace. `broken` holds the error once a line cannot be written."""
 
     def __init__(self, upstream: str, channel: grpc.aio.Channel, taker: Taker, metadata_layer: bool) -> None:
@@ -231,19 +229,20 @@ def record(listen: Path, upstream: Path, out: Path, ready: Callable[[], None]) -
 
 
 async def _serve(listen: Path, upstream: str, out: Path, ready: Callable[[], None]) -> None:
-    _free(listen)
-    channel = await connect(upstream)
+    with free_place(listen):  # before anything else: where the socket is taken, no file is made
+        channel = await connect(upstream)
     file = create(out)
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
     try:
         recorder = Recorder(upstream, channel, Taker(file), await _is_containerd(channel))
         server = grpc.aio.server(options=CHANNEL_OPTIONS, handlers=None)
         server.add_generic_rpc_handlers((recorder,))
-        _bind(server, listen)
+        with free_place(listen):
+            bind(server, listen)
         await server.start()
         ready()
-        told = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, told.set)
         waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(told.wait()), recorder.broken}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         await server.stop(GRACE if told.is_set() else 0)
@@ -252,7 +251,6 @@ async def _serve(listen: Path, upstream: str, out: Path, ready: Callable[[], Non
     finally:
         os.close(file)
         await channel.close()
-        listen.unlink(missing_ok=True)
 
 
 async def _is_containerd(channel: grpc.aio.Channel) -> bool:
@@ -262,28 +260,3 @@ async def _is_containerd(channel: grpc.aio.Channel) -> bool:
     except (SnapshotError, TransportLost):
         return False
     return True
-
-
-def _free(listen: Path) -> None:
-    """CannotRun when the place is taken: by anything but a socket that nobody listens on any more."""
-    try:
-        if stat.S_ISSOCK(listen.lstat().st_mode):
-            with socket.socket(socket.AF_UNIX) as knock:
-                knock.connect(str(listen))
-        raise CannotRun(f"{listen} is taken: name another socket with --listen")
-    except FileNotFoundError:
-        return
-    except ConnectionRefusedError:
-        listen.unlink()
-
-
-def _bind(server: grpc.aio.Server, listen: Path) -> None:
-    before = os.umask(0o177)
-    try:
-        server.add_insecure_port(SCHEME + quote(str(listen)))
-    except RuntimeError:
-        raise CannotRun(
-            f"cannot listen at {listen}: name a socket, with at most 107 bytes, in a directory that is there"
-        ) from None
-    finally:
-        os.umask(before)

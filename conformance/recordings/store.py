@@ -14,8 +14,8 @@ from snapspec.model.snapshots import GC_ROOT
 from snapspec.model.state import Span, State, children
 from snapspec.model.values import Info
 
-#: The calls that change nothing.
-LOOKS = ops.Stat | ops.Mounts | ops.Usage | ops.Walk | ops.Read | ops.Cleanup
+#: The calls that change something, when they succeed; the others only tell.
+CHANGES = ops.Prepare | ops.View | ops.Commit | ops.Remove | ops.Update | ops.Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class StoreModel:
 
     def looks(self, operation: Asked, outcome: Response | None) -> bool:
         """A call that was refused changes nothing (SNAP-FAIL-1); of the others some only tell."""
-        return isinstance(outcome, Failed) or isinstance(operation.op, LOOKS)
+        return isinstance(outcome, Failed) or not isinstance(operation.op, CHANGES)
 
     def _allowed(self, state: State, asked: Asked, response: Response | None) -> Iterator[State]:
         for outcome in SNAPSHOTS.outcomes(state, asked.op, asked.at):

@@ -146,21 +146,12 @@ def _other_snapshot_answer(chance: random.Random, answer: Any) -> Any:
 def _ref_call(chance: random.Random, number: int) -> ref_ops.RefOperation:
     record, handle = f"r{chance.randint(1, 3)}", f"h{chance.randint(1, 3)}"
     made, given = f"r{number}", f"h{number}"
-    first = ref_ops.New(made, given, None)
-    return (
-        first
-        if number == 1
-        else chance.choice(
-            (
-                *(
-                    ref_ops.New(made, given, chance.choice((None, handle))),
-                    ref_ops.Commit(handle, made, given),
-                    ref_ops.Finalize(handle),
-                ),
-                *(ref_ops.Get(record, given, made), ref_ops.GetMutable(record, given), ref_ops.Release(handle), ref_ops.Prune()),
-            )
-        )
-    )
+    if number == 1:
+        return ref_ops.New(made, given, None)
+    new = ref_ops.New(made, given, chance.choice((None, handle)))
+    build = (new, ref_ops.Commit(handle, made, given), ref_ops.Finalize(handle))
+    rest = (ref_ops.Get(record, given, made), ref_ops.GetMutable(record, given), ref_ops.Release(handle), ref_ops.Prune())
+    return chance.choice((*build, *rest))
 
 
 def _ref_told(answer: Any) -> Form:

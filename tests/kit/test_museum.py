@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def test_the_command_lists_visits_and_writes(tmp_path: Path) -> None:
         (("check", "mutant:s08?size=1g"), "mutant: has no option 'size'"),
         (("check", "mutant:a01", "--level", "durable", "--power"), "power cuts are for ref:overlay, ref:copy"),
         (("museum", "--budget", "long"), "90s, 5m"),
+        (("museum", "i01", "--write", "/nonexistent"), "cannot be written: No such file or directory; name a text"),
+        (("museum", "i01", "--write", os.devnull), "has no place for the track record"),
     ],
 )
 def test_wrong_words_are_told_in_one_sentence(words: tuple[str, ...], remedy: str) -> None:

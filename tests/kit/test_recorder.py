@@ -186,7 +186,7 @@ def test_a_place_that_is_taken_is_refused(workdir: Path, capsys: pytest.CaptureF
     with recorded(workdir) as there:
         arguments = ["record", "--listen", str(there.socket), "--upstream", str(there.plugin), "--out"]
         assert main([*arguments, str(workdir / "other")]) == 2
-        assert "name another socket" in capsys.readouterr().err
+        assert "is served already: end that server, or name another path" in capsys.readouterr().err
         arguments[2] = str(workdir / "free.sock")
         assert main([*arguments, str(there.out)]) == 2
         assert "is there already" in capsys.readouterr().err
