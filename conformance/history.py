@@ -28,20 +28,28 @@ FORMAT = "snapspec history 1"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call of a history. `space` numbers the namespace; `check` marks a call that the kit makes to look around."""
+    """One call of a history. `space` numbers the namespace; `check` marks a call that the kit makes to look around.
+
+    `aside` marks one whose answer departs from the spec in a way that was set aside, because another finding shows it.
+    """
 
     op: Operation
     response: Response
     space: int = 0
     check: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A departure from the spec: the history that shows it, whose last step is the one that no clause allows."""
+    """A departure from the spec: the history that shows it, whose last step is the one that no clause allows.
+
+    `cause` is what the kit looked around after when it showed, "" where it was a call of the history itself.
+    """
 
     steps: tuple[Step, ...]
     mismatches: tuple[Mismatch, ...]
+    cause: str = ""
 
     @property
     def clause(self) -> str:
@@ -54,9 +62,9 @@ class Finding:
         return (*(s for s in self.steps[:-1] if not s.check), self.steps[-1])
 
 
-def finding(steps: Sequence[Step], divergence: Divergence) -> Finding:
+def finding(steps: Sequence[Step], divergence: Divergence, cause: str = "") -> Finding:
     """What the oracle's divergence at the last of `steps` amounts to."""
-    return Finding(tuple(steps), divergence.mismatches)
+    return Finding(tuple(steps), divergence.mismatches, cause)
 
 
 # --- in words
@@ -178,11 +186,14 @@ def encode_finding(found: Finding | RefFinding) -> dict[str, Any]:
     return {
         "clause": found.clause,
         "mismatches": [encode(m) for m in found.mismatches],
-        "steps": [
-            {"line": line(s), "op": encode(s.op), "answer": encode(s.response), "space": s.space, "check": s.check}
-            for s in found.steps
-        ],
+        **({"cause": found.cause} if found.cause else {}),
+        "steps": [_encode_step(step) for step in found.steps],
     }
+
+
+def _encode_step(step: Step) -> dict[str, Any]:
+    document = {"line": line(step), "op": encode(step.op), "answer": encode(step.response), "space": step.space}
+    return {**document, "check": step.check, **({"aside": True} if step.aside else {})}
 
 
 def decode_finding(document: object) -> Finding | RefFinding:
@@ -190,17 +201,17 @@ def decode_finding(document: object) -> Finding | RefFinding:
     match document:
         case {"bursts": _}:
             return decode_ref_finding(document)
-        case {"mismatches": list(mismatches), "steps": list(steps)} if steps:
-            decoded = tuple(decode(m) for m in mismatches)
-            if decoded and all(isinstance(m, Mismatch) for m in decoded):
-                return Finding(tuple(_step(entry) for entry in steps), decoded)
+        case {"mismatches": list(mismatches), "steps": list(steps), **more} if steps:
+            decoded, cause = tuple(decode(m) for m in mismatches), more.get("cause", "")
+            if decoded and all(isinstance(m, Mismatch) for m in decoded) and isinstance(cause, str):
+                return Finding(tuple(_step(entry) for entry in steps), decoded, cause)
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 
 def _step(entry: object) -> Step:
     match entry:
-        case {"op": op, "answer": answer, "space": int(space), "check": bool(check)}:
-            step = Step(decode(op), decode(answer), space, check)
+        case {"op": op, "answer": answer, "space": int(space), "check": bool(check), **more}:
+            step = Step(decode(op), decode(answer), space, check, more.get("aside") is True)
             if isinstance(step.op, Operation) and isinstance(step.response, Response):
                 return step
     raise CannotRun(f"{entry!r:.80} is no call of a history: give a file that snapspec check has saved")

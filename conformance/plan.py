@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from snapspec.conformance.session import DEADLINE
 
@@ -11,7 +12,10 @@ from snapspec.conformance.session import DEADLINE
 class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
     what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable. `memory`
-    is how many bytes the process may take, 0 for any number."""
+    is how many bytes the process may take, 0 for any number. With `first` the first finding ends the search.
+
+    Where it takes up what another process has left: `aside` are the kinds of finding that are known, in the form of
+    `aside.encode_kinds`, `drawn` is how many histories have been made, and `hangs` how many calls did not answer."""
 
     task: str
     subject: str
@@ -28,3 +32,7 @@ class Plan:
     kill: bool = False
     power: bool = False
     memory: int = 0
+    first: bool = False
+    aside: tuple[Any, ...] = ()
+    drawn: int = 0
+    hangs: int = 0

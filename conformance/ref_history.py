@@ -37,6 +37,8 @@ class RefFinding:
     """Whether nothing was held at gates: then no two runs of it are alike."""
     power: bool = False
     """Whether the power was cut in the last burst or after it."""
+    call: str = ""
+    """The name of the call whose answer no clause allows, where it is one."""
 
     @property
     def clause(self) -> str:
@@ -63,6 +65,7 @@ def encode_ref_finding(found: RefFinding) -> dict[str, Any]:
         "told": list(found.told),
         "free": found.free,
         **({"power": True} if found.power else {}),
+        **({"call": found.call} if found.call else {}),
         "bursts": [
             {
                 "ops": [encode(op) for op in burst.ops],
@@ -81,7 +84,8 @@ def decode_ref_finding(document: object) -> RefFinding:
         case {"mismatches": list(mismatches), "told": list(told), "free": bool(free), "bursts": list(bursts), **more} if bursts:
             decoded = tuple(decode(m) for m in mismatches)
             if decoded and all(isinstance(m, Mismatch) for m in decoded) and all(isinstance(line, str) for line in told):
-                return RefFinding(tuple(_burst(entry) for entry in bursts), tuple(told), decoded, free, more.get("power") is True)
+                power, call = more.get("power") is True, str(more.get("call", ""))
+                return RefFinding(tuple(_burst(entry) for entry in bursts), tuple(told), decoded, free, power, call)
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 

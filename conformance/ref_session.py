@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
+from snapspec.conformance.aside import Kind, call_name, covered
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.free import FreeRun
 from snapspec.conformance.gates import Gates
@@ -80,6 +81,7 @@ class RefSession(BaseSession[RefFinding]):
         self.world = self.made_world(ground, gates)
         state = RefState(driver=State(profile=self.subject.profile), declared=self.subject.declared)
         self.watch = RefWatch(state, self.world)
+        self.watch.aside = frozenset(kind.clause for kind in self.aside)
         self.free = None
         self._pruned: set[str] = set()
         self.bursts = []
@@ -137,7 +139,7 @@ class RefSession(BaseSession[RefFinding]):
             states = [world.state for world in self.watch.belief.worlds]
             if not any(names == set(state.driver.snapshots) for state in states):
                 expected = sorted(states[0].driver.snapshots)
-                raise Unsound(
+                self._unsound(
                     "REF-OPEN-5", f"after the start the driver holds {sorted(names)}, and the records are of {expected}"
                 )
         self.reached["REF-OPEN-5"] += 1
@@ -147,7 +149,7 @@ class RefSession(BaseSession[RefFinding]):
         given = [id(ref) for ref in self.world.adapter.handles.values() if ref is not None]
         with self._judged(nullcontext()):
             if len(set(given)) < len(given):
-                raise Unsound("REF-HANDLE-1", "two calls have given the same handle")
+                self._unsound("REF-HANDLE-1", "two calls have given the same handle")
         self.reached["REF-HANDLE-1"] += 1
 
     def _reach(self, seen: int, *, together: bool) -> None:
@@ -224,11 +226,16 @@ class RefSession(BaseSession[RefFinding]):
         self.outside(self.free.burst(ops))
         self.reached.update(self.watch.clauses())
 
+    def _unsound(self, clause: str, came: str) -> None:
+        """A look has shown that the clause is broken; where that is set aside, what was looked at stays as it is."""
+        if not covered(Kind(clause), self.aside):
+            raise Unsound(clause, came)
+
     def _second(self) -> None:
         with self._judged(self.run.loop.running()):
             error = self.run.aside(self.world.second())
             if error != "Locked":
-                raise Unsound("REF-CLOSE-2", f"a second manager on the same store: {error or 'it is opened'}")
+                self._unsound("REF-CLOSE-2", f"a second manager on the same store: {error or 'it is opened'}")
         self.reached["REF-CLOSE-2"] += 1
 
     def _nothing_left(self) -> None:
@@ -277,17 +284,19 @@ class RefSession(BaseSession[RefFinding]):
                 yield
         except RefDiverged as diverged:
             self._end_if_hindered()
-            raise RefDivergence(self._found(diverged.mismatches)) from None
+            op = diverged.divergence.op
+            call = call_name(op) if isinstance(op, RefOperation) else ""
+            raise self.ends(RefDivergence(self._found(diverged.mismatches, call))) from None
         except Unsound as unsound:
             self._end_if_hindered()
             clause, came = unsound.clause, str(unsound)
-            raise RefDivergence(self._found((Mismatch(clause, "what the clause says", came),))) from None
+            raise self.ends(RefDivergence(self._found((Mismatch(clause, "what the clause says", came),)))) from None
         except SnapshotError:
             if not (self._trouble or self.hindrance or self.signals):
                 raise
         self._end_if_hindered()
         if self._trouble:
-            raise RefDivergence(self._found((Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble),)))
+            raise self.ends(RefDivergence(self._found((Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble),))))
 
     def _end_if_hindered(self) -> None:
         if self.signals:
@@ -295,10 +304,10 @@ class RefSession(BaseSession[RefFinding]):
         if self.hindrance is not None:
             raise self.hindrance
 
-    def _found(self, mismatches: tuple[Mismatch, ...]) -> RefFinding:
+    def _found(self, mismatches: tuple[Mismatch, ...], call: str = "") -> RefFinding:
         if self._trouble:
             mismatches = (Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble), *mismatches)
-        return RefFinding(tuple(self.bursts), tuple(self.told()), mismatches, free=self.free is not None)
+        return RefFinding(tuple(self.bursts), tuple(self.told()), mismatches, free=self.free is not None, call=call)
 
     def told(self) -> list[str]:
         """The history in words."""

@@ -61,7 +61,7 @@ class OverlapSession(Session):
             raise self._none("SNAP-LIVE-1", plan, "an answer", f"none: {lost}")
         opinion = judge(recording, STEPS)
         if opinion.shown is not None:
-            raise Diverged(_finding(plan, opinion.shown))
+            raise self.ends(Diverged(_finding(plan, opinion.shown)))
         if opinion.verdict is Verdict.LEGAL:
             self.reached.update(("SNAP-FAIL-2", "SNAP-LIVE-1"))
         changed = self.subject.changed()
@@ -69,8 +69,8 @@ class OverlapSession(Session):
             raise self._none("SNAP-HOLD-1", plan, "every result as it was given", changed)
         self.reached["SNAP-HOLD-1"] += 1
 
-    def _none(self, clause: str, plan: AtOnce, expected: str, came: str) -> Diverged:
-        return Diverged(Finding((Step(plan, Lost(came)),), (Mismatch(clause, expected, came),)))
+    def _none(self, clause: str, plan: AtOnce, expected: str, came: str) -> Exception:
+        return self.ends(Diverged(Finding((Step(plan, Lost(came)),), (Mismatch(clause, expected, came),))))
 
     async def _play(self, plan: AtOnce, taker: Taker) -> None:
         for op in plan.first:
