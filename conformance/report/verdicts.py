@@ -47,7 +47,7 @@ def of_run(levels: Sequence[Level], expected: Sequence[Expected] = (), why: str 
     A level that was not run does not count, one that was skipped makes the run partial; a run of no other levels is NOT_REACHED.
     An expected failure that did not come is UNEXPECTED; one that was not looked for (SKIPPED) counts for nothing.
     """
-    verdicts = [level.verdict for level in levels if level.verdict is not Verdict.NOT_RUN]
+    verdicts: list[Verdict] = [level.verdict for level in levels if level.verdict is not Verdict.NOT_RUN]
     if not set(verdicts) - _IDLE:
         verdicts = [Verdict.NOT_REACHED]
     verdicts += [one.verdict for one in expected if one.verdict is not Verdict.SKIPPED]
