@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from snapspec.conformance import doctor, machine, ref_draw
+from snapspec.conformance import doctor, driver_init, machine, ref_draw
 from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
@@ -112,6 +112,12 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 _VERDICTS = {Verdict.LEGAL: 0, Verdict.ILLEGAL: 1, Verdict.UNKNOWN: 2}
+
+
+def _init(options: argparse.Namespace) -> int:
+    driver_init.write(options.out, options.subject)
+    print(f"{options.out}: fill it in, then run snapspec check")
+    return 0
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -296,6 +302,7 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
 _ACTIONS: dict[str, Action] = {
     "smoke": _smoke,
     "check": _check,
+    "init": _init,
     "replay": _replay,
     "record": _record,
     "audit": _audit,
