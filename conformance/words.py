@@ -115,6 +115,11 @@ def _init(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=Path(DRIVER_FILE), metavar="FILE", help=f"(default: {DRIVER_FILE})")
 
 
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the report.json of each shard")
+    command.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the joined report is written")
+
+
 def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("subject", help="ref:overlay, ref:copy or py:package.module:factory")
     command.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="the socket to make and to listen on")
@@ -148,6 +153,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "replay": ("make the calls of a saved history again", _replay),
     "record": ("stand between clients and a driver, and write what passes into a file", _record),
     "audit": ("judge a recording: is there an order of its calls in which all answers are right?", _audit),
+    "report": ("join the reports of --shard I/N, and show what they come to", _report),
     "serve": ("serve a driver as a proxy plugin of containerd, until SIGTERM", _serve),
     "vectors": ("write histories with what each call may answer, for those who check by themselves", _vectors),
     "museum": ("the checker's track record: known bugs, each found and how fast", _museum),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
 import pytest
 
+from snapspec.conformance.cli import main
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.report.document import Clause, Expected, Found, Level, Report, Row, Verdict
+from snapspec.conformance.report.document import Clause, Expected, Found, Level, Report, Row, Verdict, encode, load
 from snapspec.conformance.report.merge import merge
 from snapspec.conformance.report.verdicts import status
 
@@ -175,3 +177,23 @@ def test_seeds_that_differ_are_noted() -> None:
 def test_what_does_not_belong_together_is_refused(reports: list[Report], said: str) -> None:
     with pytest.raises(CannotRun, match=said):
         merge(reports)
+
+
+def test_the_command_joins_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(tmp_path / f"{number}.json") for number in (1, 2)]
+    failed = replace(TWO, findings=(finding("SNAP-KEY-1", 2),))
+    failed = replace(failed, levels=(replace(TWO.levels[0], clauses=(Clause("SNAP-KEY-1", V.FAILED, 1),)),))
+    for file, one in zip(files, (ONE, failed), strict=True):
+        Path(file).write_text(json.dumps(encode(one)))
+    out = tmp_path / "a" / "b"
+    assert main(["report", *files, "--out", str(out)]) == 1
+    assert load(out / "report.json") == merge([ONE, failed])
+    said = capsys.readouterr().out
+    assert "SNAP-KEY-1 at stat" in said
+    assert said.splitlines()[-1] == "FAILED: plugin:/x"
+    assert main(["report", files[0]]) == 2, "a clause was not reached, and one shard is missing"
+    assert "shard 2 of 2 is missing" in capsys.readouterr().out
+    assert main(["report", files[0], files[0]]) == 2
+    assert "shard 1/2 is there twice" in capsys.readouterr().err
+    assert main(["report", *files, "--out", files[0]]) == 2
+    assert "name another directory with --out" in capsys.readouterr().err
