@@ -6,6 +6,7 @@ Exit status: 0 conforms, 1 diverges, 2 could not run.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
 import shlex
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from snapspec.conformance import doctor, machine, ref_draw
+from snapspec.conformance import doctor, driver_init, machine, ref_draw
 from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
@@ -38,7 +39,11 @@ from snapspec.conformance.recordings.judge import judge
 from snapspec.conformance.recordings.recording import load as load_recording
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.audit import audit_lines
+from snapspec.conformance.report.document import Report, encode
+from snapspec.conformance.report.document import load as load_report
+from snapspec.conformance.report.merge import merge
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
+from snapspec.conformance.report.verdicts import status
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.serve import serve
 from snapspec.conformance.subjects.address import parse, require_image, require_in_process, require_process
@@ -112,6 +117,35 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 _VERDICTS = {Verdict.LEGAL: 0, Verdict.ILLEGAL: 1, Verdict.UNKNOWN: 2}
+
+
+def _init(options: argparse.Namespace) -> int:
+    driver_init.write(options.out, options.subject)
+    print(f"{options.out}: fill it in, then run snapspec check")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    joined = merge([load_report(path) for path in options.files])
+    for level in joined.levels:
+        print(f"  {level.name:10} {level.verdict.value:12} {level.histories} histories, {level.calls} calls {level.why}".rstrip())
+    for found in joined.findings:
+        told = f"{found.clause} at {found.at}, level {found.level}: {found.verdict.value} {found.reason}"
+        print(f"  {found.number:2}  {told}".rstrip())
+    for one in joined.expected:
+        print(f"  {one.clause}, {one.reason}: {one.verdict.value} {one.why}".rstrip())
+    print(f"{joined.verdict.value.upper()}: {joined.subject}{joined.why and f': {joined.why}'}")
+    if options.out is not None:
+        _write_report(joined, options.out)
+    return status(joined.verdict)
+
+
+def _write_report(report: Report, out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.json").write_text(json.dumps(encode(report), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CannotRun(f"{out} cannot be written ({error.strerror}): name another directory with --out") from None
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -296,9 +330,11 @@ def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...]
 _ACTIONS: dict[str, Action] = {
     "smoke": _smoke,
     "check": _check,
+    "init": _init,
     "replay": _replay,
     "record": _record,
     "audit": _audit,
+    "report": _report,
     "serve": _serve,
     "vectors": _vectors,
     "museum": _museum,

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snapspec.conformance import ref_draw
+from snapspec.conformance.driver_file import NAME as DRIVER_FILE
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.serve import ROOT
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS
 from snapspec.conformance.subjects.grpc import DIRECTORY
+from snapspec.conformance.times import seconds
 
 LEVELS = ("core", "concurrent", "faults", "durable")
 
@@ -108,6 +110,16 @@ def _audit(command: argparse.ArgumentParser) -> None:
     command.add_argument("file", type=Path, help="a file that record has written")
 
 
+def _init(command: argparse.ArgumentParser) -> None:
+    command.add_argument("subject", nargs="?", default="", help="what is under test, as check takes it (default: one to fill in)")
+    command.add_argument("--out", type=Path, default=Path(DRIVER_FILE), metavar="FILE", help=f"(default: {DRIVER_FILE})")
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the report.json of each shard")
+    command.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the joined report is written")
+
+
 def _serve(command: argparse.ArgumentParser) -> None:
     command.add_argument("subject", help="ref:overlay, ref:copy or py:package.module:factory")
     command.add_argument("--listen", type=Path, required=True, metavar="SOCKET", help="the socket to make and to listen on")
@@ -137,9 +149,11 @@ def _doctor(_: argparse.ArgumentParser) -> None:
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "smoke": ("five operations in seconds: does the driver answer at all?", _smoke),
     "check": ("hold the driver against the spec, with drawn histories", _check),
+    "init": (f"write {DRIVER_FILE}, a driver's file, to be filled in", _init),
     "replay": ("make the calls of a saved history again", _replay),
     "record": ("stand between clients and a driver, and write what passes into a file", _record),
     "audit": ("judge a recording: is there an order of its calls in which all answers are right?", _audit),
+    "report": ("join the reports of --shard I/N, and show what they come to", _report),
     "serve": ("serve a driver as a proxy plugin of containerd, until SIGTERM", _serve),
     "vectors": ("write histories with what each call may answer, for those who check by themselves", _vectors),
     "museum": ("the checker's track record: known bugs, each found and how fast", _museum),
@@ -179,7 +193,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if found is None or float(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90s, 5m or 1h")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
