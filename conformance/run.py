@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -84,6 +84,8 @@ class Run:
     """How the clauses begin that the level asks for besides those of every run."""
     lines: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
+    """What the machine does not permit, and so was not drawn."""
 
     @property
     def histories(self) -> int:
@@ -133,13 +135,12 @@ class Run:
     @property
     def found(self) -> list[Entry[Any]]:
         """The distinct findings of all processes, each with its shortest history, in the order of the clauses."""
-        shortest: dict[Kind, Entry[Any]] = {}
-        for entry in sorted((entry for s in self.shares for entry in s.found), key=lambda e: _size(e.finding)):
-            shortest.setdefault(kind_of(entry.finding), entry)
-        for kind in [kind for kind in shortest if covered(kind, shortest.keys() - {kind})]:
-            del shortest[kind]
-        order = {clause: number for number, clause in enumerate(clauses())}
-        return [shortest[kind] for kind in sorted(shortest, key=lambda kind: (order.get(kind.clause, 0), kind))]
+        return distinct(entry for share in self.shares for entry in share.found)
+
+    @property
+    def hung(self) -> list[str]:
+        """The calls that were not made any more once one had not answered."""
+        return sorted({name for share in self.shares for name in share.plan.without} - {*self.shares[0].plan.without})
 
     @property
     def finding(self) -> Finding | RefFinding | None:
@@ -160,6 +161,17 @@ class Run:
     def shrinking(self) -> bool:
         """Whether a finding is being made shorter."""
         return any(s.shrinking for s in self.shares)
+
+
+def distinct(entries: Iterable[Entry[Any]]) -> list[Entry[Any]]:
+    """Of each kind of finding the shortest, in the order of the clauses; without those that others show as well."""
+    shortest: dict[Kind, Entry[Any]] = {}
+    for entry in sorted(entries, key=lambda entry: _size(entry.finding)):
+        shortest.setdefault(kind_of(entry.finding), entry)
+    for kind in [kind for kind in shortest if covered(kind, shortest.keys() - {kind})]:
+        del shortest[kind]
+    order = {clause: number for number, clause in enumerate(clauses())}
+    return [shortest[kind] for kind in sorted(shortest, key=lambda kind: (order.get(kind.clause, 0), kind))]
 
 
 def _size(found: Finding | RefFinding) -> tuple[int, ...]:
@@ -289,7 +301,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
     match told["kind"]:
         case "started":
             run.note, run.profile, run.refs = told["note"], decode(told["profile"]), told["refs"]
-            run.promise = told["promise"]
+            run.promise, run.lacks = told["promise"], told.get("lacks", [])
         case "line":
             run.lines.append(told["text"])
         case "finding":

@@ -101,6 +101,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 profile=encode(subject.profile),
                 refs=isinstance(session, RefSession),
                 promise=promise_of(plan, session),
+                lacks=permits(str(workspace.directory)).lacks,
             )
             yield session, workspace
         finally:

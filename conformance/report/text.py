@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from snapspec.conformance.adapter.refs import ANSWERS
 from snapspec.conformance.clauses import clauses
@@ -141,11 +141,14 @@ _WAYS = {
 }
 
 
-def disturbance_lines(run: Run) -> Iterator[str]:
-    """How often calls were disturbed, and at how many points each operation met a fault; nothing where nothing was disturbed."""
+def disturbance_lines(disturbed: Mapping[str, int]) -> Iterator[str]:
+    """How often calls were disturbed, and at how many points each operation met a fault; nothing where nothing was disturbed.
+
+    `disturbed` is how often what was done to which operation: `operation: what`.
+    """
     counts: Counter[str] = Counter()
     points: dict[str, set[str]] = defaultdict(set)
-    for what, count in run.disturbed.items():
+    for what, count in disturbed.items():
         operation, _, done = what.partition(": ")
         way = next(way for way in _WAYS if done.startswith(way))
         counts[way] += count

@@ -85,6 +85,7 @@ def expect(name: str, clause: str, workdir: Path, right: Session) -> None:
         save(workdir / "f.json", finding, f"py:broken:{name}")
         saved = load(workdir / "f.json")
         assert saved == finding
+        session.aside = frozenset()  # what was found is looked for again
         again = replay(session, saved.steps)
         assert again is not None
         assert (again.clause, len(again.calls)) == (finding.clause, len(finding.calls))

@@ -71,6 +71,7 @@ def expect(found: Finding | None, clause: str, session: FaultSession, workdir: P
     save(workdir / "f.json", found, "py:")
     saved = load(workdir / "f.json")
     assert saved == found
+    session.aside = frozenset()  # what was found is looked for again
     again = replay(session, saved.steps)
     assert again is not None
     assert again.clause == found.clause

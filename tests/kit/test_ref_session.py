@@ -60,6 +60,7 @@ def kept(finding: RefFinding, broken: Broken, directory: Path) -> RefFinding:
     saved = load(directory / "f.json")
     assert saved == looking.best
     assert isinstance(saved, RefFinding)
+    session.aside = frozenset()  # what was found is looked for again
     again = play_again(session, saved)
     assert again is not None
     assert (again.clause, again.told) == (saved.clause, saved.told)

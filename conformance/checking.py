@@ -1,0 +1,62 @@
+"""A check from its settings to its report: every search in processes of its own, what was kept of earlier ones first."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from snapspec.conformance.history import encode_finding
+from snapspec.conformance.outcome import Outcome, outcome_of
+from snapspec.conformance.plan import Plan
+from snapspec.conformance.report.build import report
+from snapspec.conformance.report.document import Report
+from snapspec.conformance.run import Run, execute, shared, shorten_stuck
+from snapspec.conformance.settings import Search, Settings, searches
+
+
+class Checking:
+    """A check under way: each search is made when it is first asked for. `progress` is called a few times a second with the
+    search and the run.
+    """
+
+    def __init__(self, chosen: Settings, progress: Callable[[Search, Run], None] = lambda *_: None) -> None:
+        self.chosen = chosen
+        self.searches = searches(chosen)
+        self.progress = progress
+        self.began = time.monotonic()
+        self.date = datetime.now(UTC).isoformat(timespec="seconds")
+        self.outcomes: dict[str, Outcome] = {}
+
+    def search_of(self, level: str) -> Search | None:
+        """The search that decides about the level."""
+        return next((search for search in self.searches if level in search.levels), None)
+
+    def outcome(self, search: Search) -> Outcome:
+        """What the search has come to. Raises KeyboardInterrupt when it is interrupted, with all that it made removed."""
+        known = self.outcomes.get(search.name)
+        if known is None:
+            known = self.outcomes[search.name] = self.make(search)
+        return known
+
+    def make(self, search: Search) -> Outcome:
+        """Make the search, in as many processes as the settings say."""
+        return make(shared(search.plan, self.chosen.jobs), lambda run: self.progress(search, run))
+
+    def report(self) -> Report:
+        """The report of all that was made."""
+        made = [(search, self.outcomes[search.name]) for search in self.searches if search.name in self.outcomes]
+        return report(self.chosen, made, self.date, time.monotonic() - self.began)
+
+
+def make(plans: Sequence[Plan], progress: Callable[[Run], None]) -> Outcome:
+    """Execute the plans together; gives what they have come to."""
+    began = time.monotonic()
+    run = execute(plans, progress)
+    shorten_stuck(run, plans[0], progress)
+    return outcome_of(run, time.monotonic() - began)
