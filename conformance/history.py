@@ -14,7 +14,8 @@ from snapspec.conformance.durable import PowerCut, Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.overlap import AtOnce
-from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
+from snapspec.conformance.ref_history import RefFinding, decode_drawn, decode_ref_finding, encode_drawn, encode_ref_finding
+from snapspec.conformance.report.document import Bar, Picture
 from snapspec.model import ops
 from snapspec.model.nodes import Tree
 from snapspec.model.ops import Operation
@@ -42,6 +43,10 @@ class Finding:
 
     steps: tuple[Step, ...]
     mismatches: tuple[Mismatch, ...]
+    bars: tuple[Bar, ...] = ()
+    """Of calls that overlap, those that have no order."""
+    pictures: tuple[Picture, ...] = ()
+    """What the store may have been before them."""
 
     @property
     def clause(self) -> str:
@@ -182,6 +187,7 @@ def encode_finding(found: Finding | RefFinding) -> dict[str, Any]:
             {"line": line(s), "op": encode(s.op), "answer": encode(s.response), "space": s.space, "check": s.check}
             for s in found.steps
         ],
+        **encode_drawn(found.bars, found.pictures),
     }
 
 
@@ -190,10 +196,10 @@ def decode_finding(document: object) -> Finding | RefFinding:
     match document:
         case {"bursts": _}:
             return decode_ref_finding(document)
-        case {"mismatches": list(mismatches), "steps": list(steps)} if steps:
+        case {"mismatches": list(mismatches), "steps": list(steps), **more} if steps:
             decoded = tuple(decode(m) for m in mismatches)
             if decoded and all(isinstance(m, Mismatch) for m in decoded):
-                return Finding(tuple(_step(entry) for entry in steps), decoded)
+                return Finding(tuple(_step(entry) for entry in steps), decoded, *decode_drawn(more))
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 

@@ -15,6 +15,7 @@ from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.ref_reached import by_answer, by_choice, by_records
 from snapspec.conformance.ref_watch import RefDiverged, RefWatch
 from snapspec.conformance.ref_words import told
+from snapspec.conformance.report.ref_pictures import around, bars
 from snapspec.conformance.refs_subject import RefResponse
 from snapspec.conformance.schedule import DISTURBANCES, Budget, Choice, Choose, Move, Run, Unsound, replay
 from snapspec.conformance.session import DEADLINE, BaseSession, Departure
@@ -24,7 +25,7 @@ from snapspec.impl import ref_errors
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.mounts import MountError
 from snapspec.model import ref_ops
-from snapspec.model.linear import TooManyStates
+from snapspec.model.linear import Divergence, TooManyStates
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.ref_replies import GotPruned, RefFailed, RefReturned
 from snapspec.model.refs import RefError, RefState
@@ -277,7 +278,7 @@ class RefSession(BaseSession[RefFinding]):
                 yield
         except RefDiverged as diverged:
             self._end_if_hindered()
-            raise RefDivergence(self._found(diverged.mismatches)) from None
+            raise RefDivergence(self._found(diverged.mismatches, diverged.divergence)) from None
         except Unsound as unsound:
             self._end_if_hindered()
             clause, came = unsound.clause, str(unsound)
@@ -295,10 +296,18 @@ class RefSession(BaseSession[RefFinding]):
         if self.hindrance is not None:
             raise self.hindrance
 
-    def _found(self, mismatches: tuple[Mismatch, ...]) -> RefFinding:
+    def _found(self, mismatches: tuple[Mismatch, ...], divergence: Divergence | None = None) -> RefFinding:
         if self._trouble:
             mismatches = (Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble), *mismatches)
-        return RefFinding(tuple(self.bursts), tuple(self.told()), mismatches, free=self.free is not None)
+        run = self.free or self.run
+        return RefFinding(
+            tuple(self.bursts),
+            tuple(self.told()),
+            mismatches,
+            free=self.free is not None,
+            bars=bars(run.events, run.operations, divergence),
+            pictures=around(self.state, divergence),
+        )
 
     def told(self) -> list[str]:
         """The history in words."""

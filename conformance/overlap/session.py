@@ -10,8 +10,9 @@ from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.linear import Verdict
 from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.recordings.judge import Shown, judge
-from snapspec.conformance.recordings.lanes import drawn
+from snapspec.conformance.recordings.lanes import bars, drawn
 from snapspec.conformance.recordings.recording import Store, Taker
+from snapspec.conformance.report.pictures import of_state
 from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.subjects.base import PortSubject
 from snapspec.model import ops
@@ -27,6 +28,9 @@ FEWER_TRIES = 12
 
 #: The caller of what comes before and after the calls that overlap.
 LOOKS = "0"
+
+#: Of what the store may have been before, so many are drawn.
+MOST_BEFORE = 2
 
 #: The most steps of the search for an order of one history. One that needs more is left undecided.
 STEPS = 200_000
@@ -129,7 +133,8 @@ def _finding(plan: AtOnce, shown: Shown) -> Finding:
         lines += ("", "seen after calls that overlapped:", *(f"  {', '.join(map(call_text, lane))}" for lane in plan.lanes))
         left = Mismatch("SNAP-FAIL-2", "the store as one order of the calls before leaves it", mismatches[0].came)
         mismatches = (left, *mismatches)
-    return Finding((Step(plan, Returned(lines)),), mismatches)
+    before = tuple(dict.fromkeys(of_state(state, "before these calls") for state in shown.before))
+    return Finding((Step(plan, Returned(lines)),), mismatches, bars(shown), before[:MOST_BEFORE])
 
 
 def plan_again(session: OverlapSession, plan: AtOnce) -> Callable[[], None]:
