@@ -11,7 +11,7 @@ from snapspec.conformance.linear import Verdict
 from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.recordings.judge import Shown, judge
 from snapspec.conformance.recordings.lanes import bars, drawn
-from snapspec.conformance.recordings.recording import Store, Taker
+from snapspec.conformance.recordings.recording import Made, Store, Taker
 from snapspec.conformance.report.pictures import of_state
 from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.subjects.base import PortSubject
@@ -65,7 +65,7 @@ class OverlapSession(Session):
             raise self._none("SNAP-LIVE-1", plan, "an answer", f"none: {lost}")
         opinion = judge(recording, STEPS)
         if opinion.shown is not None:
-            raise Diverged(_finding(plan, opinion.shown))
+            raise Diverged(_finding(plan, opinion.shown, recording.calls))
         if opinion.verdict is Verdict.LEGAL:
             self.reached.update(("SNAP-FAIL-2", "SNAP-LIVE-1"))
         changed = self.subject.changed()
@@ -125,16 +125,18 @@ class OverlapSession(Session):
         return tuple(info for info in value if isinstance(info, Info)) if isinstance(value, tuple) else ()
 
 
-def _finding(plan: AtOnce, shown: Shown) -> Finding:
+def _finding(plan: AtOnce, shown: Shown, made: Sequence[Made]) -> Finding:
     """What is illegal; where only the look at the end shows it, after which calls."""
     lines, mismatches = tuple(drawn(shown)), shown.mismatches
     overlapped = [call for call in shown.calls if call.caller != LOOKS]
+    also: list[Made] = []
     if not overlapped and any(plan.lanes):
         lines += ("", "seen after calls that overlapped:", *(f"  {', '.join(map(call_text, lane))}" for lane in plan.lanes))
         left = Mismatch("SNAP-FAIL-2", "the store as one order of the calls before leaves it", mismatches[0].came)
         mismatches = (left, *mismatches)
-    before = tuple(dict.fromkeys(of_state(state, "before these calls") for state in shown.before))
-    return Finding((Step(plan, Returned(lines)),), mismatches, bars(shown), before[:MOST_BEFORE])
+        also = [call for call in made if str(call.caller) != LOOKS]
+    before = tuple(dict.fromkeys(of_state(state, "Before the call that is seen" if also else "Before these calls") for state in shown.before))
+    return Finding((Step(plan, Returned(lines)),), mismatches, bars(shown, also), before[:MOST_BEFORE])
 
 
 def plan_again(session: OverlapSession, plan: AtOnce) -> Callable[[], None]:

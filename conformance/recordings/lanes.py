@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from snapspec.conformance.history import answer_text, call_text
 from snapspec.conformance.linear import Call
 from snapspec.conformance.recordings.judge import Shown
+from snapspec.conformance.recordings.recording import Made
 from snapspec.conformance.recordings.store import names
 from snapspec.conformance.report.document import Bar
 from snapspec.model.ops import Walk
@@ -35,9 +36,10 @@ def drawn(shown: Shown) -> Iterator[str]:
     yield f"no place for:        {numbers[id(stuck)]}  {call_text(stuck.operation.op)}"
 
 
-def bars(shown: Shown) -> tuple[Bar, ...]:
-    """The same calls as bars, in the order in which they began; the one that has no place is marked."""
-    calls = sorted(shown.calls, key=lambda call: call.began)
+def bars(shown: Shown, also: Sequence[Made] = ()) -> tuple[Bar, ...]:
+    """The same calls as bars, and `also` others, in the order in which they began; the one that has no place is marked."""
+    others = (Call(m, None if isinstance(m.response, Lost) else m.response, m.began, m.ended, str(m.caller)) for m in also)
+    calls = sorted((*shown.calls, *others), key=lambda call: call.began)
     place = {moment: at for at, moment in enumerate(_moments(calls))}
     return tuple(
         Bar(

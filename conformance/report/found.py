@@ -143,21 +143,26 @@ def _around(belief: Belief, last: Step) -> Iterator[Picture]:
     elif isinstance(call, _UNTOLD):
         yield before
     else:
-        yield from _changed(before, state, call, text)
+        yield from _changed(before, state, call, last)
 
 
-def _changed(before: Picture, state: State, call: Operation, text: str) -> Iterator[Picture]:
-    """The state before, and the first that is allowed after; one picture where the call is to change nothing."""
+def _changed(before: Picture, state: State, call: Operation, last: Step) -> Iterator[Picture]:
+    """The state before, and the first that is allowed after; one picture where the call is to change nothing.
+
+    Where the answer tells of a snapshot, that stands in its box.
+    """
     outcomes = snapshots.outcomes(state, call, NOW)
     refused = all(isinstance(outcome.reply, Refused) for outcome in outcomes)
     ends = list(dict.fromkeys(of_state(outcome.state, "") for outcome in outcomes))
     if ends == [entitled(before, "")]:
-        yield entitled(before, f"{before.title}, and after it: it {'is to be refused' if refused else 'changes nothing drawn here'}")
+        yield entitled(before, f"{before.title}, and after it: it is to {'be refused' if refused else 'change nothing drawn here'}")
         return
     yield before
-    end = next((end for end in ends if end != entitled(before, "")), ends[0])
+    after = next(o.state for o in outcomes if len(ends) == 1 or of_state(o.state, "") != entitled(before, ""))
     which = f", as one of {len(ends)} allowed ends leaves it" if len(ends) > 1 else ", as it is to be"
-    yield entitled(end, f"After {text}{which}")
+    value = last.response.value if isinstance(last.response, Returned) else None
+    told = {value.name: told_lines(value)} if isinstance(value, Info) else {}
+    yield of_state(after, f"After {call_text(last.op)}{which}", told)
 
 
 def _shown(state: State, call: Operation, last: Step) -> Picture | None:

@@ -12,7 +12,7 @@ from snapspec.conformance.schedule import Answered, Choice, Move
 from snapspec.model import refs
 from snapspec.model.linear import Divergence
 from snapspec.model.ref_ops import RefOperation
-from snapspec.model.refs import Record, RefState
+from snapspec.model.refs import Record, RefRefused, RefState
 
 Events = Sequence[Choice | Answered]
 
@@ -92,9 +92,11 @@ def _records(response: object) -> bool:
 def _around_call(state: RefState, op: RefOperation) -> tuple[Picture, ...]:
     text = call_text(op)
     before = of_ref_state(state, f"Before the end of {text}")
-    ends = list(dict.fromkeys(of_ref_state(outcome.state, "") for outcome in refs.outcomes(state, op)))
+    outcomes = refs.outcomes(state, op)
+    ends = list(dict.fromkeys(of_ref_state(outcome.state, "") for outcome in outcomes))
     others = [end for end in ends if end != entitled(before, "")]
     if not others:
-        return (entitled(before, f"{before.title}, and after it: it is to change nothing drawn here"),)
+        what = "be refused" if all(isinstance(outcome.reply, RefRefused) for outcome in outcomes) else "change nothing drawn here"
+        return (entitled(before, f"{before.title}, and after it: it is to {what}"),)
     which = f", as one of {len(ends)} allowed ends leaves it" if len(ends) > 1 else ", as it is to be"
     return before, entitled(others[0], f"After {text}{which}")
