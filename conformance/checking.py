@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from snapspec.conformance.history import encode_finding
 from snapspec.conformance.outcome import Outcome, outcome_of
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.report.build import report

@@ -14,7 +14,8 @@ from snapspec.conformance.durable import PowerCut, Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.overlap import AtOnce
-from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
+from snapspec.conformance.ref_history import RefFinding, decode_drawn, decode_ref_finding, encode_drawn, encode_ref_finding
+from snapspec.conformance.report.document import Bar, Picture
 from snapspec.model import ops
 from snapspec.model.nodes import Tree
 from snapspec.model.ops import Operation
@@ -50,6 +51,10 @@ class Finding:
     steps: tuple[Step, ...]
     mismatches: tuple[Mismatch, ...]
     cause: str = ""
+    bars: tuple[Bar, ...] = ()
+    """Of calls that overlap, those that have no order."""
+    pictures: tuple[Picture, ...] = ()
+    """What the store may have been before them."""
 
     @property
     def clause(self) -> str:
@@ -188,6 +193,7 @@ def encode_finding(found: Finding | RefFinding) -> dict[str, Any]:
         "mismatches": [encode(m) for m in found.mismatches],
         **({"cause": found.cause} if found.cause else {}),
         "steps": [_encode_step(step) for step in found.steps],
+        **encode_drawn(found.bars, found.pictures),
     }
 
 
@@ -204,7 +210,7 @@ def decode_finding(document: object) -> Finding | RefFinding:
         case {"mismatches": list(mismatches), "steps": list(steps), **more} if steps:
             decoded, cause = tuple(decode(m) for m in mismatches), more.get("cause", "")
             if decoded and all(isinstance(m, Mismatch) for m in decoded) and isinstance(cause, str):
-                return Finding(tuple(_step(entry) for entry in steps), decoded, cause)
+                return Finding(tuple(_step(entry) for entry in steps), decoded, cause, *decode_drawn(more))
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 

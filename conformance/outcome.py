@@ -123,9 +123,7 @@ def encode_outcome(outcome: Outcome) -> dict[str, Any]:
 
 def decode_outcome(document: dict[str, Any]) -> Outcome:
     """The outcome that `encode_outcome` gave `document` for."""
-    return Outcome(
-        **{name: document[name] for name in (*_PLAIN, "trouble", "fault")},
-        **{name: tuple(document[name]) for name in _TEXTS},
-        profile=decode(document["profile"]),
-        found=tuple(Entry(decode_finding(each["finding"]), tuple(each["after"])) for each in document["found"]),
-    )
+    fields: dict[str, Any] = {name: document[name] for name in (*_PLAIN, "trouble", "fault")}
+    fields |= {name: tuple(document[name]) for name in _TEXTS}
+    found = tuple(Entry(decode_finding(each["finding"]), tuple(each["after"])) for each in document["found"])
+    return Outcome(**fields, profile=decode(document["profile"]), found=found)

@@ -17,6 +17,7 @@ from snapspec.conformance.ref_reached import by_answer, by_choice, by_records
 from snapspec.conformance.ref_watch import RefDiverged, RefWatch
 from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
+from snapspec.conformance.report.ref_pictures import around, bars
 from snapspec.conformance.schedule import DISTURBANCES, Budget, Choice, Choose, Move, Run, Unsound, replay
 from snapspec.conformance.session import DEADLINE, BaseSession, Departure
 from snapspec.conformance.subjects.refs import NEIGHBOUR, Ground, RefsSubject, RefWorld
@@ -25,7 +26,7 @@ from snapspec.impl import ref_errors
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.mounts import MountError
 from snapspec.model import ref_ops
-from snapspec.model.linear import TooManyStates
+from snapspec.model.linear import Divergence, TooManyStates
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.ref_replies import GotPruned, RefFailed, RefReturned
 from snapspec.model.refs import RefError, RefState
@@ -284,9 +285,7 @@ class RefSession(BaseSession[RefFinding]):
                 yield
         except RefDiverged as diverged:
             self._end_if_hindered()
-            op = diverged.divergence.op
-            call = call_name(op) if isinstance(op, RefOperation) else ""
-            raise self.ends(RefDivergence(self._found(diverged.mismatches, call))) from None
+            raise self.ends(RefDivergence(self._found(diverged.mismatches, diverged.divergence))) from None
         except Unsound as unsound:
             self._end_if_hindered()
             clause, came = unsound.clause, str(unsound)
@@ -304,10 +303,19 @@ class RefSession(BaseSession[RefFinding]):
         if self.hindrance is not None:
             raise self.hindrance
 
-    def _found(self, mismatches: tuple[Mismatch, ...], call: str = "") -> RefFinding:
+    def _found(self, mismatches: tuple[Mismatch, ...], divergence: Divergence | None = None) -> RefFinding:
         if self._trouble:
             mismatches = (Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble), *mismatches)
-        return RefFinding(tuple(self.bursts), tuple(self.told()), mismatches, free=self.free is not None, call=call)
+        run, op = self.free or self.run, divergence.op if divergence is not None else None
+        return RefFinding(
+            tuple(self.bursts),
+            tuple(self.told()),
+            mismatches,
+            free=self.free is not None,
+            call=call_name(op) if isinstance(op, RefOperation) else "",
+            bars=bars(run.events, run.operations, divergence),
+            pictures=around(self.state, divergence),
+        )
 
     def told(self) -> list[str]:
         """The history in words."""

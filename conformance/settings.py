@@ -168,7 +168,7 @@ def _with_levels(chosen: Settings, levels: Sequence[str], by_command: bool) -> S
     """With those levels, in the order of reports, or with its own. CannotRun for one that is none for this driver."""
     own = own_levels(chosen.subject)
     asked = set(LEVELS) if ALL in levels else set(levels or own)
-    if own == ("refs",) and not ALL in levels and asked & set(SEQUENTIAL):
+    if own == ("refs",) and ALL not in levels and asked & set(SEQUENTIAL):
         asked = (asked - set(SEQUENTIAL)) | {"refs"} if by_command else asked  # `core` of a manager is all that it owes by itself
     why = {level: _unfit(chosen, level) for level in LEVELS if level in asked}
     if ALL in levels:
@@ -177,16 +177,17 @@ def _with_levels(chosen: Settings, levels: Sequence[str], by_command: bool) -> S
     wrong = next((reason for reason in why.values() if reason), "")
     if wrong:
         raise CannotRun(wrong)
-    return replace(chosen, levels=tuple(why), **({} if "durable" in why else _only_durable(chosen)))
+    if "durable" not in why:
+        _require_durable(chosen)
+    return replace(chosen, levels=tuple(why))
 
 
-def _only_durable(chosen: Settings) -> dict[str, bool]:
+def _require_durable(chosen: Settings) -> None:
     """CannotRun for what level durable alone takes."""
     if chosen.power:
         raise CannotRun("--power is for a driver whose power is cut: add --level durable")
     if chosen.kill and not chosen.kill_command:
         raise CannotRun("--kill is for a driver that is ended and started again: add --level durable")
-    return {"kill": False}
 
 
 def _unfit(chosen: Settings, level: str) -> str:

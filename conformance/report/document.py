@@ -116,6 +116,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """One of several calls that overlap: its `number` in the history, its caller, "" where callers have no names.
+
+    `began` and `ended` are moments, counted from 0; `ended` is None where no answer came. `mark` is "" or "broken", the call that
+    no order has a place for.
+    """
+
+    number: int
+    call: str
+    answer: str
+    began: int
+    ended: int | None
+    caller: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Gap:
     """What one clause allowed, and what came."""
 
@@ -129,8 +146,8 @@ class Found:
     """A distinct finding: the shortest history that shows it.
 
     `at` is what was done when it showed; `histories` and `seconds` is what it took; `after` names the findings, by clause and
-    call, that have to come before it shows; `lanes` is a picture of calls that overlap, in lines of text; `history` is the
-    finding as a file that replays, and `file` its name.
+    call, that have to come before it shows; `lanes` is a picture of calls that overlap, in lines of text, and `bars` are those
+    calls; `history` is the finding as a file that replays, and `file` its name.
     """
 
     number: int
@@ -140,6 +157,7 @@ class Found:
     gaps: tuple[Gap, ...]
     rows: tuple[Row, ...] = ()
     lanes: tuple[str, ...] = ()
+    bars: tuple[Bar, ...] = ()
     pictures: tuple[Picture, ...] = ()
     histories: int = 0
     seconds: float = 0.0
