@@ -7,40 +7,17 @@ history ends there. What shows anew in that history counts all the same.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection
 
-from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
-from snapspec.conformance.history import Finding, Step
+from snapspec.conformance.history import Finding
+from snapspec.conformance.kind import Kind
 from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.replies import Failed, Mismatch, Response
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Kind:
-    """The clause that is broken, at which call, after which `cause` it was looked at, and in which ways: `shape`."""
-
-    clause: str
-    call: str = ""
-    cause: str = ""
-    shape: tuple[str, ...] = ()
-
-    @property
-    def at(self) -> str:
-        """In words, without the clause."""
-        called = f"{self.call} after {self.cause}" if self.cause else self.call
-        return f"{called}: {', '.join(self.shape)}" if self.shape else called
-
-    @property
-    def text(self) -> str:
-        """In words."""
-        return f"{self.clause} at {self.at}" if self.at else self.clause
 
 
 def kind_of(found: Finding | RefFinding) -> Kind:
@@ -97,28 +74,3 @@ def ways(differences: str) -> tuple[str, ...]:
     if _ENTRY.search(differences):
         return ("entries",)
     return tuple(sorted(set(_ATTRIBUTE.findall(differences))))
-
-
-# --- as JSON
-
-
-def encode_kinds(kinds: Iterable[Kind]) -> list[list[Any]]:
-    """The JSON form, in one order."""
-    return [[k.clause, k.call, k.cause, list(k.shape)] for k in sorted(kinds)]
-
-
-def decode_kinds(document: object) -> frozenset[Kind]:
-    """The kinds that `encode_kinds` gave `document` for. Raises CannotRun for anything else."""
-    kinds = set()
-    for entry in document if isinstance(document, list | tuple) else [None]:
-        match entry:
-            case [str(clause), str(call), str(cause), [*shape]] if all(isinstance(way, str) for way in shape):
-                kinds.add(Kind(clause, call, cause, tuple(shape)))
-            case _:
-                raise CannotRun(f"{entry!r:.80} is no kind of finding: give a file that snapspec check has saved")
-    return frozenset(kinds)
-
-
-def passed(steps: Iterable[Step]) -> tuple[Step, ...]:
-    """The steps that show what is set aside."""
-    return tuple(step for step in steps if step.aside)

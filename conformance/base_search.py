@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.errors import Flaky, HypothesisException
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from snapspec.conformance.aside import Kind, kind_of
+from snapspec.conformance.aside import kind_of
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.history import Finding
+from snapspec.conformance.kind import Kind
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.session import BaseSession, Departure
 

@@ -13,6 +13,7 @@ from snapspec.conformance.codec import decode, encode
 from snapspec.conformance.durable import PowerCut, Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
+from snapspec.conformance.kind import Kind, decode_kinds, encode_kinds
 from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.ref_history import RefFinding, decode_drawn, decode_ref_finding, encode_drawn, encode_ref_finding
 from snapspec.conformance.report.document import Bar, Picture
@@ -45,12 +46,14 @@ class Step:
 class Finding:
     """A departure from the spec: the history that shows it, whose last step is the one that no clause allows.
 
-    `cause` is what the kit looked around after when it showed, "" where it was a call of the history itself.
+    `cause` is what the kit looked around after when it showed, "" where it was a call of the history itself; `passed` are the
+    kinds of finding that were set aside on the way.
     """
 
     steps: tuple[Step, ...]
     mismatches: tuple[Mismatch, ...]
     cause: str = ""
+    passed: tuple[Kind, ...] = ()
     bars: tuple[Bar, ...] = ()
     """Of calls that overlap, those that have no order."""
     pictures: tuple[Picture, ...] = ()
@@ -67,9 +70,9 @@ class Finding:
         return (*(s for s in self.steps[:-1] if not s.check), self.steps[-1])
 
 
-def finding(steps: Sequence[Step], divergence: Divergence, cause: str = "") -> Finding:
+def finding(steps: Sequence[Step], divergence: Divergence) -> Finding:
     """What the oracle's divergence at the last of `steps` amounts to."""
-    return Finding(tuple(steps), divergence.mismatches, cause)
+    return Finding(tuple(steps), divergence.mismatches)
 
 
 # --- in words
@@ -192,6 +195,7 @@ def encode_finding(found: Finding | RefFinding) -> dict[str, Any]:
         "clause": found.clause,
         "mismatches": [encode(m) for m in found.mismatches],
         **({"cause": found.cause} if found.cause else {}),
+        **({"passed": encode_kinds(found.passed)} if found.passed else {}),
         "steps": [_encode_step(step) for step in found.steps],
         **encode_drawn(found.bars, found.pictures),
     }
@@ -210,7 +214,8 @@ def decode_finding(document: object) -> Finding | RefFinding:
         case {"mismatches": list(mismatches), "steps": list(steps), **more} if steps:
             decoded, cause = tuple(decode(m) for m in mismatches), more.get("cause", "")
             if decoded and all(isinstance(m, Mismatch) for m in decoded) and isinstance(cause, str):
-                return Finding(tuple(_step(entry) for entry in steps), decoded, cause, *decode_drawn(more))
+                passed = tuple(sorted(decode_kinds(more.get("passed", []))))
+                return Finding(tuple(_step(entry) for entry in steps), decoded, cause, passed, *decode_drawn(more))
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from snapspec.conformance.aside import Kind, call_name, covered
+from snapspec.conformance.aside import call_name, covered
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.free import FreeRun
 from snapspec.conformance.gates import Gates
+from snapspec.conformance.kind import Kind
 from snapspec.conformance.loop import gated_loop
 from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.ref_reached import by_answer, by_choice, by_records

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from snapspec.conformance import ref_history
-from snapspec.conformance.aside import Kind, call_name, covered, decode_kinds, encode_kinds, kind_of
+from snapspec.conformance.aside import call_name, covered, kind_of
 from snapspec.conformance.base_search import SHORTENING, Entry
 from snapspec.conformance.clauses import clauses
 from snapspec.conformance.codec import decode
 from snapspec.conformance.durable.power import Powered, total
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, save
+from snapspec.conformance.kind import Kind, decode_kinds, encode_kinds
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding

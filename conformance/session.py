@@ -12,10 +12,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from snapspec.conformance.aside import Kind as FindingKind
 from snapspec.conformance.aside import call_name, covered, kind_of
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.history import Finding, Step, finding
+from snapspec.conformance.history import Finding, Step
+from snapspec.conformance.kind import Kind as FindingKind
 from snapspec.conformance.subjects.base import Subject
 from snapspec.model import ops
 from snapspec.model.adopt import adopt
@@ -175,6 +175,8 @@ class Session(BaseSession[Finding]):
         self.steps: list[Step] = []
         self.beliefs: list[Belief] = []
         self.named: set[tuple[int, str]] = set()
+        self.passed: set[FindingKind] = set()
+        """What was set aside in this history."""
         self.cause = ""
         """After what the kit is looking around, "" while the calls are those of the history."""
 
@@ -184,6 +186,7 @@ class Session(BaseSession[Finding]):
         self.steps = []
         self.named = set()
         self.cause = ""
+        self.passed = set()
         self.beliefs = [begin(State(profile=self.subject.profile)) for _ in range(self.subject.spaces)]
         self.histories += 1
 
@@ -283,14 +286,19 @@ class Session(BaseSession[Finding]):
         if belief is None or self.over:
             raise end
         self.steps[-1] = replace(step, aside=True)
+        self.passed.add(kind_of(Finding(tuple(self.steps), divergence.mismatches, self.cause)))
         return belief
 
     def _wrong(self, divergence: Divergence) -> Exception:
         """What ends the history after that divergence at its last step."""
-        return self.ends(Diverged(finding(self.steps, divergence, self.cause)))
+        return self._ended_by(divergence.mismatches)
 
     def _diverged(self, clause: str, expected: str, came: str) -> Exception:
-        return self.ends(Diverged(Finding(tuple(self.steps), (Mismatch(clause, expected, came),), self.cause)))
+        return self._ended_by((Mismatch(clause, expected, came),))
+
+    def _ended_by(self, mismatches: tuple[Mismatch, ...]) -> Exception:
+        found = Finding(tuple(self.steps), mismatches, self.cause, tuple(sorted(self.passed)))
+        return self.ends(Diverged(found))
 
     def _look_around(self, space: int, op: Operation) -> None:
         """SNAP-FAIL-1: after a refused call everything is as it was; SNAP-LIVE-1: and a write goes through."""

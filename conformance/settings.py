@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import shlex
 from collections.abc import Sequence
@@ -121,7 +122,7 @@ def settings(options: argparse.Namespace, directory: Path) -> Settings:
     )
     levels = options.level or (file.levels if file is not None else ())
     chosen = _with_levels(chosen, levels, bool(options.level))
-    jobs = options.jobs or (file and file.jobs) or options.cores
+    jobs = options.jobs or (file and file.jobs) or min(2, os.cpu_count() or 1)
     narrowed = bool(file is not None and file.levels and set(file.levels) - set(chosen.levels)) or bool(options.without)
     return replace(chosen, jobs=_jobs(chosen, jobs), narrowed=narrowed)
 

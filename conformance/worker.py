@@ -22,7 +22,6 @@ from typing import Any, TextIO
 from snapspec.conformance.adapter.refs import ExecRefs, ExecRefSession, history
 from snapspec.conformance.adapter.smoke import walk
 from snapspec.conformance.adapter.subject import ExecSubject
-from snapspec.conformance.aside import decode_kinds
 from snapspec.conformance.base_search import BATCH, Entry
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
@@ -35,6 +34,7 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.points import watched
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
+from snapspec.conformance.kind import decode_kinds
 from snapspec.conformance.kinds import promise_of, search_of, session_of
 from snapspec.conformance.machine import enter
 from snapspec.conformance.overlap.search import OverlapSearch
@@ -236,6 +236,7 @@ def _smoke(session: Session | RefSession) -> None:
 
 def _replay(session: Session | RefSession, file: Path) -> None:
     saved = load(file)
+    session.aside = frozenset(saved.passed) if isinstance(saved, Finding) else frozenset()
     if isinstance(session, RefSession):
         if not isinstance(saved, RefFinding):
             raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")

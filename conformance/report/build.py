@@ -17,6 +17,7 @@ from snapspec.conformance.aside import kind_of
 from snapspec.conformance.base_search import Entry
 from snapspec.conformance.history import Finding, line
 from snapspec.conformance.outcome import Outcome
+from snapspec.conformance.overlap import OVERLAPPING
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.document import LEVELS, Clause, Found, Level, Report, Verdict
 from snapspec.conformance.report.expect import judge_expected
@@ -24,6 +25,8 @@ from snapspec.conformance.report.found import found
 from snapspec.conformance.report.text import disturbance_lines, owed
 from snapspec.conformance.report.verdicts import of_level, of_run
 from snapspec.conformance.settings import SEQUENTIAL, Search, Settings
+from snapspec.conformance.subjects.address import parse
+from snapspec.model.guards import Door
 from snapspec.model.state import Profile
 
 #: The families of clauses that a level other than core decides about.
@@ -104,6 +107,17 @@ def versions() -> dict[str, str]:
     kernel = f"{platform.system()} {platform.release()}"
     digest = hashlib.sha256(text).hexdigest()[:12]
     return {"kit": kit, "spec": digest, "python": platform.python_version(), "kernel": kernel, "machine": os.uname().machine}
+
+
+def families_of(level: str, chosen: Settings) -> tuple[str, ...]:
+    """The families of clauses that the level may decide about, before it is known what the driver declares."""
+    address = parse(chosen.subject)
+    refs = level == "refs" or address.refs or address.own_refs
+    profile = Profile(door=Door.METADATA if address.kind == "containerd" else Door.DIRECT)
+    power = ("REF-POWER-" if refs else "SNAP-POWER-") if chosen.power else ""
+    promise = {"faults": "SNAP-FAULT-", "durable": power or "SNAP-DURABLE-", "concurrent": OVERLAPPING}.get(level, "")
+    owes = owed(profile, refs, promise)
+    return tuple(dict.fromkeys(family(c) for c in owes if level not in SEQUENTIAL or level_of(c) == level))
 
 
 # --- findings

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.options import LEVELS as LEVELS
 
 FORMAT = "snapspec report 1"
 
@@ -39,10 +40,6 @@ class Verdict(StrEnum):
     PASSED = "passed"
     NOT_RUN = "not run"
     """Of levels alone: nobody asked for it."""
-
-
-#: The levels, in the order of reports.
-LEVELS = ("core", "content", "usage", "labels", "concurrent", "faults", "durable", "refs")
 
 
 @dataclass(frozen=True, slots=True)
