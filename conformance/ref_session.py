@@ -15,8 +15,8 @@ from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.ref_reached import by_answer, by_choice, by_records
 from snapspec.conformance.ref_watch import RefDiverged, RefWatch
 from snapspec.conformance.ref_words import told
-from snapspec.conformance.report.ref_pictures import around, bars
 from snapspec.conformance.refs_subject import RefResponse
+from snapspec.conformance.report.ref_pictures import around, bars
 from snapspec.conformance.schedule import DISTURBANCES, Budget, Choice, Choose, Move, Run, Unsound, replay
 from snapspec.conformance.session import DEADLINE, BaseSession, Departure
 from snapspec.conformance.subjects.refs import NEIGHBOUR, Ground, RefsSubject, RefWorld

@@ -100,7 +100,10 @@ def _told(picture: Picture) -> str:
     links: dict[str, list[str]] = defaultdict(list)
     for arrow in picture.arrows:
         links[arrow.start].append(f"{words.get(arrow.kind, arrow.kind)} {arrow.end}")
-    told = (" ".join([f"{box.kind} {box.name}", *links[box.name]]) + "".join(f", {line}" for line in box.lines) for box in picture.boxes)
+    told = (
+        " ".join([f"{box.kind} {box.name}", *links[box.name]]) + "".join(f", {line}" for line in box.lines)
+        for box in picture.boxes
+    )
     return "; ".join(told) or "Nothing is there."
 
 
@@ -118,7 +121,8 @@ def _box(box: Box, mark: str) -> Placed:
 
 def wrapped(text: str) -> Iterator[str]:
     """The text in lines of COLUMNS columns, LINES of them at most."""
-    pieces, rest = [], text
+    rest = text
+    pieces: list[str] = []
     while rest and len(pieces) < LINES:
         piece = _fitting(rest, COLUMNS)
         if len(piece) < len(rest) and " " in piece[8:]:
@@ -296,7 +300,7 @@ def lanes(bars: Sequence[Bar]) -> Lanes:
 
 
 def _caller(bar: Bar) -> str:
-    return f"caller {bar.caller}" if bar.caller else f"call {bar.number}"
+    return bar.caller or f"call {bar.number}"
 
 
 def _caller_order(bar: Bar) -> tuple[int, str, int]:
