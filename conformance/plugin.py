@@ -2,8 +2,8 @@
 
     pytest --pyargs snapspec.conformance --snapspec SUBJECT -k usage -n auto --junitxml=junit.xml
 
-A test asks for the search that decides about its level, which is made once; with pytest-xdist the workers share it. This module is
-loaded in every run of pytest: what a check needs is imported when there is one.
+A test asks for the search that decides about its level, which is made once; with pytest-xdist the workers share it. This module
+is loaded in every run of pytest: what a check needs is imported when there is one.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, call_text
@@ -138,7 +139,8 @@ def _finding(plan: AtOnce, shown: Shown, made: Sequence[Made]) -> Finding:
     before = tuple(
         dict.fromkeys(of_state(state, "Before the call that is seen" if also else "Before these calls") for state in shown.before)
     )
-    return Finding((Step(plan, Returned(lines)),), mismatches, bars=bars(shown, also), pictures=before[:MOST_BEFORE])
+    drawn_bars = tuple(replace(bar, caller="the kit") if bar.caller == f"caller {LOOKS}" else bar for bar in bars(shown, also))
+    return Finding((Step(plan, Returned(lines)),), mismatches, bars=drawn_bars, pictures=before[:MOST_BEFORE])
 
 
 def plan_again(session: OverlapSession, plan: AtOnce) -> Callable[[], None]:

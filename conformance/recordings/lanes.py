@@ -48,7 +48,7 @@ def bars(shown: Shown, also: Sequence[Made] = ()) -> tuple[Bar, ...]:
             _answer(call),
             place[call.began],
             None if call.ended is None else place[call.ended],
-            call.caller,
+            f"caller {call.caller}",
             "broken" if call is shown.calls[shown.stuck] else "",
         )
         for number, call in enumerate(calls, 1)

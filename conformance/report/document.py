@@ -114,7 +114,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One of several calls that overlap: its `number` in the history, its caller, "" where callers have no names.
+    """One of several calls that overlap: its `number` in the history, and who has called, "" where callers have no names.
 
     `began` and `ended` are moments, counted from 0; `ended` is None where no answer came. `mark` is "" or "broken", the call that
     no order has a place for.
@@ -260,6 +260,8 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{value!r:.60} is no object")
+        return {name: _typed(get_args(hint)[1], item) for name, item in value.items()}
+    if hint is Any:
         return value
     if origin in (Union, types.UnionType):
         return None if value is None else _typed(get_args(hint)[0], value)

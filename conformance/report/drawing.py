@@ -121,8 +121,8 @@ def _box(box: Box, mark: str) -> Placed:
 
 def wrapped(text: str) -> Iterator[str]:
     """The text in lines of COLUMNS columns, LINES of them at most."""
-    pieces: list[str] = []
     rest = text
+    pieces: list[str] = []
     while rest and len(pieces) < LINES:
         piece = _fitting(rest, COLUMNS)
         if len(piece) < len(rest) and " " in piece[8:]:
@@ -300,7 +300,7 @@ def lanes(bars: Sequence[Bar]) -> Lanes:
 
 
 def _caller(bar: Bar) -> str:
-    return f"caller {bar.caller}" if bar.caller else f"call {bar.number}"
+    return bar.caller or f"call {bar.number}"
 
 
 def _caller_order(bar: Bar) -> tuple[int, str, int]:

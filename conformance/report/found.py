@@ -72,7 +72,8 @@ def _at(finding: Finding | RefFinding) -> str:
     stuck = next((bar for bar in finding.bars if bar.mark), None)
     if stuck is not None:
         return stuck.call
-    return next((row.call for row in reversed(rows_of(finding)) if row.call), "")
+    rows = rows_of(finding)
+    return rows[-1].call.removesuffix(" ends") if rows else ""
 
 
 # --- rows
@@ -81,7 +82,7 @@ def _at(finding: Finding | RefFinding) -> str:
 def rows_of(finding: Finding | RefFinding) -> tuple[Row, ...]:
     """The history of a finding, a row for each call; of refs one for each event. What no clause allows is marked."""
     if isinstance(finding, RefFinding):
-        return _marked([_told_row(line) for line in finding.told])
+        return _marked(_told_rows(finding.told))
     last = finding.steps[-1].op
     if isinstance(last, AtOnce):
         return tuple(_overlap_rows(finding, last))
@@ -96,6 +97,17 @@ def _marked(rows: list[Row]) -> tuple[Row, ...]:
     return (*rows[:-1], *(Row(row.call, row.answer, row.where, "broken") for row in rows[-1:]))
 
 
+def _told_rows(told: Sequence[str]) -> list[Row]:
+    """One for each line; an answer that came later stands beside what had begun."""
+    rows, begun = list(map(_told_row, told)), dict[str, str]()
+    for at, row in enumerate(rows):
+        if row.call.endswith(" begins"):
+            begun[row.where] = row.call.removesuffix(" begins")
+        elif not row.call and row.where in begun:
+            rows[at] = Row(f"{begun[row.where]} ends", row.answer, row.where)
+    return rows
+
+
 def _told_row(line: str) -> Row:
     """A call and its answer, or either of them, or what else happened."""
     parts = _TOLD.fullmatch(line)
@@ -107,7 +119,7 @@ def _told_row(line: str) -> Row:
 def _overlap_rows(finding: Finding, plan: AtOnce) -> Iterator[Row]:
     """The calls that have no order; where it is not known which those are, all that were made."""
     if finding.bars:
-        yield from (Row(bar.call, bar.answer, f"caller {bar.caller}", bar.mark) for bar in finding.bars)
+        yield from (Row(bar.call, bar.answer, bar.caller, bar.mark) for bar in finding.bars)
         return
     yield from (Row(call_text(op), "", "first") for op in plan.first)
     lanes = [(number, op) for number, lane in enumerate(plan.lanes, 1) for op in lane]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -63,7 +64,8 @@ def _part(name: str) -> str:
 
 def _policy(style: str, script: str) -> str:
     """What the browser is to let the page do: its own style and script, and nothing else."""
-    return f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    own = f"style-src {_hash(style)}; script-src {_hash(script)}"
+    return f"default-src 'none'; img-src data:; {own}; base-uri 'none'; form-action 'none'"
 
 
 def _hash(text: str) -> str:
@@ -88,6 +90,7 @@ def _environment() -> Environment:
         tallies=tallies,
         counted=counted,
         headline=headline,
+        marked_up=marked_up,
         numbered=_numbered,
         segments=_segments,
     )
@@ -128,6 +131,13 @@ def _segments(found: tuple[Clause, ...]) -> list[tuple[Verdict, float, float]]:
         parts.append((verdict, start, length))
         start += length
     return parts
+
+
+def marked_up(text: str) -> list[tuple[str, str]]:
+    """The text of a clause in pieces, each with the element that its marks ask for: "code", "em" or ""."""
+    elements = {"`": "code", "*": "em"}
+    pieces = re.split(r"(`[^`]+`|\*[^*\s][^*]*\*)", text)
+    return [(piece[1:-1], elements[piece[0]]) if at % 2 else (piece, "") for at, piece in enumerate(pieces)]
 
 
 def headline(report: Report) -> str:

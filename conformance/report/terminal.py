@@ -39,8 +39,7 @@ LOOKS = {
 
 def console() -> Console:
     """Standard output. What is no terminal has lines as long as they are."""
-    shown = Console(highlight=False, soft_wrap=True)
-    return shown
+    return Console(highlight=False, soft_wrap=True)
 
 
 def show(report: Report, shown: Console, out: Path | None, *, quiet: bool = False) -> None:

@@ -76,7 +76,9 @@ class Browser:
         """Press a key and let it go."""
         codes = {"Tab": 9, "Enter": 13, " ": 32}
         params = {"key": name, "code": "Space" if name == " " else name, "windowsVirtualKeyCode": codes.get(name, 0)}
-        self.send("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **params, **({"text": text} if text else {}))
+        self.send(
+            "Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **params, **({"text": text} if text else {})
+        )
         self.send("Input.dispatchKeyEvent", type="keyUp", **params)
 
     def look(self, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
