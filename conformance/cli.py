@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, record, audit, serve, vectors, doctor, museum.
+"""The command `snapspec`: smoke, check, replay, record, audit, serve, vectors, explain, completion, doctor, museum.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from snapspec.conformance import doctor, machine, ref_draw
+from snapspec.conformance import completion, doctor, machine, ref_draw
 from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.explain.explain import explain
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load, save
 from snapspec.conformance.linear import Verdict
@@ -83,6 +84,16 @@ def _optional(names: tuple[str, ...], refs: bool) -> None:
 
 def _doctor(_: argparse.Namespace) -> int:
     sys.stdout.write(doctor.report(machine.survey()))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    explain(options.clause)
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    print(completion.script(parser(_ACTIONS), options.shell))
     return 0
 
 
@@ -302,5 +313,7 @@ _ACTIONS: dict[str, Action] = {
     "serve": _serve,
     "vectors": _vectors,
     "museum": _museum,
+    "explain": _explain,
+    "completion": _completion,
     "doctor": _doctor,
 }
