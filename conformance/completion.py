@@ -46,7 +46,7 @@ _snapspec_whole_words() {
   local COMP_CWORD=$at
   _shtab_snapspec
   COMPREPLY=("${COMPREPLY[@]#"${typed%"${typed##*[:=]}"}"}")
-  [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[:=/] ]] && compopt -o nospace
+  [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[:=/] ]] && compopt -o nospace 2>/dev/null
   return 0
 }
 complete -o bashdefault -F _snapspec_whole_words snapspec

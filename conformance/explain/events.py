@@ -226,16 +226,16 @@ class _Refs:
 # --- in words
 
 
-def lines(example: Example, times: bool = False) -> Iterator[str]:
-    """One line for a call that nothing comes between, one for each event elsewhere. `times`: with what else an answer told."""
+def lines(example: Example, whole: bool = False) -> Iterator[str]:
+    """One line for a call that nothing comes between, one for each event elsewhere. `whole`: with what else an answer told."""
     operations = {event.call: event for event in example.events if isinstance(event, Begins)}
     for at, event in enumerate(example.events):
         before = example.events[at - 1] if at else None
         if isinstance(event, Answers):
-            whole = isinstance(before, Begins) and before.call == event.call
+            at_once = isinstance(before, Begins) and before.call == event.call
             begun = operations[event.call]
-            asked = f"{call_text(begun.op)}{_where(begun)} " if whole else ""
-            yield f"{event.call:2}  {asked}-> {_answer(event.response, example.refs)}{_told(event.response) if times else ''}"
+            asked = f"{call_text(begun.op)}{_where(begun)} " if at_once else ""
+            yield f"{event.call:2}  {asked}-> {_answer(event.response, example.refs)}{_told(event.response) if whole else ''}"
         elif isinstance(event, Begins) and not _is_answered_next(example.events, at):
             yield f"{event.call:2}  {call_text(event.op)}{_where(event)} begins"
         elif isinstance(event, Befalls):
@@ -267,14 +267,19 @@ def _answer(response: Any, refs: bool) -> str:
 
 
 def _told(response: Any) -> str:
-    """What the words of an answer leave out: times, places, what was measured beside the driver."""
+    """What the words of an answer leave out: names, times, places, what was measured beside the driver, what files hold."""
     match getattr(response, "value", None):
-        case Info(created=created, updated=updated):
-            return f", created {created}, updated {updated}"
+        case Info(name=name, created=created, updated=updated):
+            return f", named {name!r}, created {created}, updated {updated}"
+        case (Info(labels=labels), *_):
+            return f", labels {dict(labels)}"
         case (Mount(source=source, options=options), *_):
             return f", {source} {','.join(options)}"
         case Reading(measured=Usage(size, inodes)):
             return f", its directory holds {size} bytes, {inodes} inodes"
+        case Tree(nodes):
+            held = (f", {path!r} holds {block!r}" for path, node in sorted(nodes.items()) for _, block in node.data.blocks)
+            return f", the root of mode {nodes[''].mode:04o}{''.join(held)}"
     return ""
 
 

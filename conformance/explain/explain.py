@@ -60,7 +60,7 @@ def _all(width: int) -> Iterator[Line]:
         count = f"{len(members)} clause{'s' if len(members) > 1 else ''}"
         yield _cut(f"{family:16}{count:12}{parted()[members[0]].section}", width), ""
     yield "", ""
-    yield "snapspec explain SNAP-COMMIT for the clauses of a family, snapspec explain SNAP-COMMIT-4 for one of them", "dim"
+    yield "snapspec explain SNAP-COMMIT: a family; snapspec explain SNAP-COMMIT-4: one", "dim"
 
 
 def _family(family: str, width: int) -> Iterator[Line]:
@@ -88,7 +88,7 @@ def _clause(clause: str, width: int) -> Iterator[Line]:
     if entry.legal is not None:
         yield "", ""
         yield _heading("legal", entry.legal), "bold green"
-        yield from _history(entry.legal, width, _times(entry))
+        yield from _history(entry.legal, width, _alike(entry))
     if entry.illegal is not None:
         yield "", ""
         yield from _illegal(clause, entry, width)
@@ -138,14 +138,14 @@ def _heading(title: str, example: Example) -> str:
     return f"  {title}" + (f", of a driver with {', '.join(declared)}" if declared else "")
 
 
-def _times(entry: Entry) -> bool:
-    """Whether the two examples would read the same without the times that their records tell."""
+def _alike(entry: Entry) -> bool:
+    """Whether the two examples would read the same but for what words leave out."""
     legal, illegal = entry.legal, entry.illegal
     return legal is not None and isinstance(illegal, Example) and list(lines(legal)) == list(lines(illegal))
 
 
-def _history(example: Example, width: int, times: bool) -> Iterator[Line]:
-    for line in lines(example, times):
+def _history(example: Example, width: int, whole: bool) -> Iterator[Line]:
+    for line in lines(example, whole):
         yield from _wrapped_line(line, width)
 
 
@@ -165,7 +165,7 @@ def _illegal(clause: str, entry: Entry, width: int) -> Iterator[Line]:
     assert entry.illegal is not None, "there is one"
     mismatch = judge(entry.illegal).mismatches[0]
     yield _heading("illegal", entry.illegal), "bold red"
-    yield from _history(entry.illegal, width, _times(entry))
+    yield from _history(entry.illegal, width, _alike(entry))
     yield from _mismatch(mismatch, width)
     if mismatch.clause != clause:
         rule = parted()[mismatch.clause].rule
