@@ -45,8 +45,8 @@ def console() -> Console:
 def show(report: Report, shown: Console, out: Path | None, *, quiet: bool = False) -> None:
     """Print the report; `quiet`: the verdict alone. `out` is where the whole report was written."""
     if not quiet:
-        for line in dict.fromkeys(line for level in report.levels for line in _beside(level)):
-            shown.print(Text(f"  {line}", "dim"))
+        for beside in dict.fromkeys(line for level in report.levels for line in _beside(level)):
+            shown.print(Text(f"  {beside}", "dim"))
         for found in report.findings:
             shown.print()
             for line in finding_text(found, len(report.findings)):
