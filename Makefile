@@ -11,7 +11,7 @@ MUTATED ?= impl model
 SAMPLE  ?= 1
 LINKS  := $(addprefix $(FARM)/,$(ROOMS))
 # Debian package and the program of it that tells whether it is there already, be it from another source.
-DEBIAN := containerd:containerd runc:runc btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs e2fsprogs:mkfs.ext4 fuse3:fusermount3 busybox-static:busybox
+DEBIAN := containerd:containerd runc:runc btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs e2fsprogs:mkfs.ext4 fuse3:fusermount3 busybox-static:busybox chromium:chromium
 # Nothing that is installed is removed for these: where Docker's containerd.io is, Debian's containerd would displace it.
 APT    := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-remove
 

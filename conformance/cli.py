@@ -9,45 +9,41 @@ import argparse
 import json
 import os
 import secrets
-import shlex
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
-from snapspec.conformance import doctor, driver_init, machine, ref_draw
-from snapspec.conformance.draw import CONTENT
+from snapspec.conformance import doctor, driver_init, front, machine
 from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
-from snapspec.conformance.history import Finding, load, save
+from snapspec.conformance.history import Finding, load
 from snapspec.conformance.linear import Verdict
-from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.mutants import museum
 from snapspec.conformance.mutants.hall import EXHIBITS, find
+from snapspec.conformance.options import OUT
 from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.recordings import proxy
 from snapspec.conformance.recordings.judge import judge
 from snapspec.conformance.recordings.recording import load as load_recording
 from snapspec.conformance.ref_history import RefFinding
+from snapspec.conformance.report import document
 from snapspec.conformance.report.audit import audit_lines
 from snapspec.conformance.report.document import Report, encode
 from snapspec.conformance.report.document import load as load_report
 from snapspec.conformance.report.merge import merge
-from snapspec.conformance.report.text import disturbance_lines, finding_lines, owed, progress_line, summary
+from snapspec.conformance.report.terminal import console, show
+from snapspec.conformance.report.text import disturbance_lines, finding_lines, summary
 from snapspec.conformance.report.verdicts import status
-from snapspec.conformance.run import Run, execute, shared, shorten_stuck
+from snapspec.conformance.run import Run, execute
 from snapspec.conformance.serve import serve
+from snapspec.conformance.settings import settings
 from snapspec.conformance.subjects.address import parse, require_image, require_in_process, require_process
-from snapspec.conformance.subjects.grpc import DIRECTORY
 from snapspec.conformance.vectors import concurrent, make
 from snapspec.conformance.words import Action, parser
 
@@ -75,14 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _optional(names: tuple[str, ...], refs: bool) -> None:
-    """CannotRun when one of the names is nothing that can be left out."""
-    optional = (*ref_draw.OPTIONAL, *CONTENT) if refs else OPTIONAL
-    wrong = [name for name in names if name not in optional]
-    if wrong:
-        raise CannotRun(f"{wrong[0]!r} cannot be left out: what can is {', '.join(optional)}")
-
-
 # --- the commands
 
 
@@ -92,7 +80,7 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def _vectors(options: argparse.Namespace) -> int:
-    _writable(options.out, "")
+    _writable(options.out)
     if options.level == "concurrent":
         made = concurrent.document(options.count, options.seed)
     else:
@@ -155,7 +143,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _smoke(options: argparse.Namespace) -> int:
     parse(options.subject)
     run = execute([Plan("smoke", options.subject, deadline=options.deadline)], _silent)
-    return _conclude(run, options.subject, None)
+    return _conclude(run, options.subject)
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -167,39 +155,37 @@ def _replay(options: argparse.Namespace) -> int:
     else:
         power = any(isinstance(step.op, PowerCut | Together) for step in saved.steps)
     run = execute([_at_level(plan, _level_of(saved, options.start), options.start, False, power)], _silent)
-    status = _conclude(run, options.subject, None)
+    status = _conclude(run, options.subject)
     if status == 0:
         print(f"The history of {saved.clause} in {options.file} is allowed now.")
     return status
 
 
 def _check(options: argparse.Namespace) -> int:
-    address = parse(options.subject)
-    _optional(options.without, address.refs or address.own_refs)
-    _writable(options.out)
-    seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
-    print(
-        f"snapspec check {options.subject} --seed {seed}"
-        + ("" if options.level == "core" else f" --level {options.level}")
-        + (" --power" if options.power else "")
-    )
-    # One socket, one driver, unless each process has its own.
-    alone = bool(options.start) and DIRECTORY not in options.start
-    jobs = 1 if alone else min(options.jobs, options.examples)
-    plan = Plan(
-        "check",
-        options.subject,
-        examples=options.examples,
-        budget=options.budget,
-        seed=seed,
-        without=options.without,
-        deadline=options.deadline,
-    )
-    plan = _at_level(plan, options.level, options.start, options.kill, options.power)
-    with _Progress(options.examples, options.budget) as progress:
-        run = execute(shared(plan, jobs), progress.show)
-        shorten_stuck(run, plan, progress.show)
-    return _conclude(run, options.subject, options.out, options.without, options.start)
+    chosen = settings(options, Path.cwd())
+    out = options.out or Path(OUT)
+    _place(out)
+    quiet = options.quiet or options.json
+    if not quiet:
+        print(chosen.command)
+    report = front.run(replace(chosen, out=out), quiet=quiet)
+    for note in report.notes:
+        print(f"snapspec: note: {note}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(encode(report), indent=1))
+    elif report.verdict is not document.Verdict.ERROR:
+        show(report, console(), out, quiet=options.quiet)
+    if report.verdict is document.Verdict.ERROR:
+        _failed(report)
+    return status(report.verdict)
+
+
+def _failed(report: Report) -> NoReturn:
+    """Raises CannotRun for a check that could not be made; a fault of the kit is shown whole."""
+    if "\n" not in report.why:
+        raise CannotRun(report.why)
+    sys.stderr.write(report.why)
+    raise CannotRun("the kit itself failed, see above: please report it")
 
 
 def _level_of(saved: Finding | RefFinding, start: str) -> str:
@@ -250,80 +236,42 @@ def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Pl
     return replace(plan, level=level, start=start, kill=kill, power=power)
 
 
-def _writable(out: Path, how: str = " with --out") -> None:
-    """A finding that cannot be saved would be lost: look before the run, not after it."""
+def _writable(out: Path) -> None:
+    """CannotRun unless a file can be written there: look before the work, not after it."""
     if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise CannotRun(f"{out} cannot be written: name a file in a directory that is there{how}")
+        raise CannotRun(f"{out} cannot be written: name a file in a directory that is there")
+
+
+def _place(out: Path) -> None:
+    """A report that cannot be saved would be lost. CannotRun unless a directory can be made there, or written into."""
+    above = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise CannotRun(f"no report can be written into {out}: name a directory with --out")
 
 
 def _silent(_: Run) -> None:
     """No progress is shown."""
 
 
-class _Progress:
-    """The line that a terminal shows while a check runs; elsewhere nothing is shown."""
-
-    def __init__(self, examples: int, budget: float) -> None:
-        self.examples = examples
-        self.budget = budget
-        self.began = time.monotonic()
-        console = Console(stderr=True)
-        self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> _Progress:
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-    def show(self, run: Run) -> None:
-        """Draw the line anew."""
-        if self.live is not None:
-            self.live.update(Text(progress_line(run, self.examples, self._left(run))))
-
-    def _left(self, run: Run) -> float | None:
-        """Seconds that are left by the pace so far, or by the budget where that ends first."""
-        passed = time.monotonic() - self.began
-        by_pace = passed * (self.examples - run.examples) / run.examples if run.examples else None
-        by_budget = self.budget - passed if self.budget else None
-        known = [max(0.0, left) for left in (by_pace, by_budget) if left is not None]
-        return min(known, default=None)
-
-
-def _conclude(run: Run, subject: str, out: Path | None, without: tuple[str, ...] = (), start: str = "") -> int:
-    """Print the verdict; gives the exit status. A finding counts for more than a fault of another process."""
+def _conclude(run: Run, subject: str) -> int:
+    """Print what a smoke or a replay has shown; gives the exit status. A finding counts for more than a fault."""
     for why in run.left:
         print(f"snapspec: note: {why}", file=sys.stderr)
     if run.note:
         print(f"  on {run.note}")
     for text in run.lines:
         print(f"  {text}")
-    if out is not None and run.power.images:
-        print("\n".join(f"  {text}" for text in run.power.lines()))
     if run.finding is not None:
         print("\n".join(finding_lines(run.finding)))
-        if out is not None:
-            save(out, run.finding, subject)
-            how = f" --start {shlex.quote(start)}" if start else ""
-            print(f"\n  saved as {out}; again: snapspec replay {out} '{subject}'{how}")
         return 1
     if run.trouble:
         raise CannotRun(run.trouble)
     if run.fault:
         sys.stderr.write(run.fault)
         raise CannotRun("the kit itself failed, see above: please report it")
-    if run.calls == 0:
-        raise CannotRun("nothing was run: give more examples or a longer budget")
-    for text in disturbance_lines(run):
+    for text in disturbance_lines(run.disturbed):
         print(f"  {text}")
-    if out is not None:
-        missing = [clause for clause in owed(run.profile, run.refs, run.promise) if clause not in run.reached]
-        if missing:
-            print(f"  not put to the test: {', '.join(missing)}")
-    print(summary(run, subject, without))
+    print(summary(run, subject))
     return 0
 
 

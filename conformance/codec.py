@@ -15,6 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from snapspec.conformance import durable, faults, overlap, schedule
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.report import document as report
 from snapspec.model import guards, nodes, ops, ref_ops, replies, state, tree, values
 from snapspec.model.frozen import Map
 
@@ -23,7 +24,7 @@ _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 _MODULES: dict[str, ModuleType] = {
     m.__name__.rsplit(".", 1)[1]: m
-    for m in (ops, ref_ops, values, replies, tree, nodes, state, guards, schedule, durable, faults, overlap)
+    for m in (ops, ref_ops, values, replies, tree, nodes, state, guards, schedule, durable, faults, overlap, report)
 }
 
 

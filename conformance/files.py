@@ -385,6 +385,13 @@ class Permits:
     trusted_xattrs: bool
     user_xattrs: bool
 
+    @property
+    def lacks(self) -> list[str]:
+        """What of it may not be made, in words."""
+        words = ("files of other owners", "device nodes", "trusted attributes", "user attributes")
+        may = (self.other_owners, self.devices, self.trusted_xattrs, self.user_xattrs)
+        return [word for word, permitted in zip(words, may, strict=True) if not permitted]
+
 
 def permits(directory: str) -> Permits:
     """What may be made in `directory`, tried out in a directory of its own that is removed again."""

@@ -13,8 +13,10 @@ from snapspec.conformance.codec import decode, encode
 from snapspec.conformance.durable import PowerCut, Restart
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import Faulted
+from snapspec.conformance.kind import Kind, decode_kinds, encode_kinds
 from snapspec.conformance.overlap import AtOnce
-from snapspec.conformance.ref_history import RefFinding, decode_ref_finding, encode_ref_finding
+from snapspec.conformance.ref_history import RefFinding, decode_drawn, decode_ref_finding, encode_drawn, encode_ref_finding
+from snapspec.conformance.report.document import Bar, Picture
 from snapspec.model import ops
 from snapspec.model.nodes import Tree
 from snapspec.model.ops import Operation
@@ -28,20 +30,34 @@ FORMAT = "snapspec history 1"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call of a history. `space` numbers the namespace; `check` marks a call that the kit makes to look around."""
+    """One call of a history. `space` numbers the namespace; `check` marks a call that the kit makes to look around.
+
+    `aside` marks one whose answer departs from the spec in a way that was set aside, because another finding shows it.
+    """
 
     op: Operation
     response: Response
     space: int = 0
     check: bool = False
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A departure from the spec: the history that shows it, whose last step is the one that no clause allows."""
+    """A departure from the spec: the history that shows it, whose last step is the one that no clause allows.
+
+    `cause` is what the kit looked around after when it showed, "" where it was a call of the history itself; `passed` are the
+    kinds of finding that were set aside on the way.
+    """
 
     steps: tuple[Step, ...]
     mismatches: tuple[Mismatch, ...]
+    cause: str = ""
+    passed: tuple[Kind, ...] = ()
+    bars: tuple[Bar, ...] = ()
+    """Of calls that overlap, those that have no order."""
+    pictures: tuple[Picture, ...] = ()
+    """What the store may have been before them."""
 
     @property
     def clause(self) -> str:
@@ -178,11 +194,16 @@ def encode_finding(found: Finding | RefFinding) -> dict[str, Any]:
     return {
         "clause": found.clause,
         "mismatches": [encode(m) for m in found.mismatches],
-        "steps": [
-            {"line": line(s), "op": encode(s.op), "answer": encode(s.response), "space": s.space, "check": s.check}
-            for s in found.steps
-        ],
+        **({"cause": found.cause} if found.cause else {}),
+        **({"passed": encode_kinds(found.passed)} if found.passed else {}),
+        "steps": [_encode_step(step) for step in found.steps],
+        **encode_drawn(found.bars, found.pictures),
     }
+
+
+def _encode_step(step: Step) -> dict[str, Any]:
+    document = {"line": line(step), "op": encode(step.op), "answer": encode(step.response), "space": step.space}
+    return {**document, "check": step.check, **({"aside": True} if step.aside else {})}
 
 
 def decode_finding(document: object) -> Finding | RefFinding:
@@ -190,17 +211,18 @@ def decode_finding(document: object) -> Finding | RefFinding:
     match document:
         case {"bursts": _}:
             return decode_ref_finding(document)
-        case {"mismatches": list(mismatches), "steps": list(steps)} if steps:
-            decoded = tuple(decode(m) for m in mismatches)
-            if decoded and all(isinstance(m, Mismatch) for m in decoded):
-                return Finding(tuple(_step(entry) for entry in steps), decoded)
+        case {"mismatches": list(mismatches), "steps": list(steps), **more} if steps:
+            decoded, cause = tuple(decode(m) for m in mismatches), more.get("cause", "")
+            if decoded and all(isinstance(m, Mismatch) for m in decoded) and isinstance(cause, str):
+                passed = tuple(sorted(decode_kinds(more.get("passed", []))))
+                return Finding(tuple(_step(entry) for entry in steps), decoded, cause, passed, *decode_drawn(more))
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 
 def _step(entry: object) -> Step:
     match entry:
-        case {"op": op, "answer": answer, "space": int(space), "check": bool(check)}:
-            step = Step(decode(op), decode(answer), space, check)
+        case {"op": op, "answer": answer, "space": int(space), "check": bool(check), **more}:
+            step = Step(decode(op), decode(answer), space, check, more.get("aside") is True)
             if isinstance(step.op, Operation) and isinstance(step.response, Response):
                 return step
     raise CannotRun(f"{entry!r:.80} is no call of a history: give a file that snapspec check has saved")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from snapspec.conformance.adapter.refs import ANSWERS, ExecRefs, ExecRefSession
 from snapspec.conformance.adapter.search import ExecRefSearch
 from snapspec.conformance.adapter.subject import ExecSubject
+from snapspec.conformance.base_search import Entry
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.durable.ref_kill import RefKillSession
 from snapspec.conformance.durable.ref_kills import RefKillSearch
@@ -60,17 +62,23 @@ def session_of(
 
 
 def search_of(
-    session: Session | RefSession, plan: Plan, limits: Limits, until: float, report: Callable[[], None]
+    session: Session | RefSession,
+    plan: Plan,
+    limits: Limits,
+    until: float,
+    report: Callable[[], None],
+    settled: Callable[[Entry[Any]], None],
 ) -> Search | RefSearch | OverlapSearch:
-    """The search in that session, up to the moment `until`; `report` is called before each history."""
+    """The search in that session, up to the moment `until`; for `report` and `settled` see `BaseSearch`."""
+    how = (limits, until, report, settled, plan.first)
     if isinstance(session, ExecRefSession):
-        return ExecRefSearch(session, limits, until, report)
+        return ExecRefSearch(session, *how)
     if isinstance(session, RefKillSession):
-        return RefKillSearch(session, limits, until, report)
+        return RefKillSearch(session, *how)
     if isinstance(session, RefSession):
-        return RefSearch(session, limits, until, report, everywhere=plan.level == "faults")
+        return RefSearch(session, *how, everywhere=plan.level == "faults")
     if isinstance(session, OverlapSession):
-        return OverlapSearch(session, limits, until, report)
+        return OverlapSearch(session, *how)
     if isinstance(session, FaultSession):
-        return FaultSearch(session, limits, until, report)
-    return Search(session, limits, until, report)
+        return FaultSearch(session, *how)
+    return Search(session, *how)

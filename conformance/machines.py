@@ -14,7 +14,7 @@ from snapspec.conformance.durable import Restart, restart
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding
 from snapspec.conformance.overlap import PARENTS
-from snapspec.conformance.session import Diverged, Session
+from snapspec.conformance.session import Diverged, Session, SetAside
 from snapspec.conformance.subjects.base import Subject
 from snapspec.model import ops
 from snapspec.model.guards import Door
@@ -126,23 +126,16 @@ class SnapshotMachine(RuleBasedStateMachine):
     def _guarded(self, action: Callable[[], object]) -> None:
         try:
             action()
+        except SetAside:
+            self.running = False
+            self.session.clear()
         except Diverged as diverged:
             self.running = False
             self.session.clear()
             self.found(diverged.finding)
-            raise _distinct(diverged) from None
+            raise
 
     def teardown(self) -> None:
         """At the end everything is removed, and that is judged too."""
         if self.running and not self.session.over:
             self._guarded(self.session.end)
-
-
-#: One exception class for each clause: Hypothesis keeps to the failure that it shrinks by the class of its exception.
-_CLASSES: dict[str, type[Diverged]] = {}
-
-
-def _distinct(diverged: Diverged) -> Diverged:
-    clause = diverged.finding.clause
-    cls = _CLASSES.setdefault(clause, type(f"Diverged {clause}", (Diverged,), {}))
-    return cls(diverged.finding)

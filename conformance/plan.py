@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from snapspec.conformance.session import DEADLINE
 
@@ -12,7 +13,10 @@ class Plan:
     """The share of one process. `budget` is in seconds, 0 for none; `file` is the history of a replay, `without` names
     what is left out, `deadline` is how many seconds a call may take; `start`, `kill`, `power` are for level durable, and `stop`
     and `kill_command` end what `start` began, in place of signals. `memory` is how many bytes the process may take, 0 for any
-    number."""
+    number. With `first` the first finding ends the search.
+
+    Where it takes up what another process has left: `aside` are the kinds of finding that are known, in the form of
+    `aside.encode_kinds`, `drawn` is how many histories have been made, and `hangs` how many calls did not answer."""
 
     task: str
     subject: str
@@ -26,8 +30,12 @@ class Plan:
     deadline: float = DEADLINE
     level: str = "core"
     start: str = ""
-    kill: bool = False
-    power: bool = False
     stop: str = ""
+    kill: bool = False
     kill_command: str = ""
+    power: bool = False
     memory: int = 0
+    first: bool = False
+    aside: tuple[Any, ...] = ()
+    drawn: int = 0
+    hangs: int = 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from snapspec.conformance.codec import decode, encode
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.report.document import Bar, Picture
 from snapspec.conformance.schedule import Budget
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.replies import Mismatch
@@ -37,6 +38,12 @@ class RefFinding:
     """Whether nothing was held at gates: then no two runs of it are alike."""
     power: bool = False
     """Whether the power was cut in the last burst or after it."""
+    call: str = ""
+    """The name of the call whose answer no clause allows, where it is one."""
+    bars: tuple[Bar, ...] = ()
+    """The calls that overlapped last, if any did."""
+    pictures: tuple[Picture, ...] = ()
+    """The states around what the spec does not allow, as far as they are known."""
 
     @property
     def clause(self) -> str:
@@ -63,6 +70,7 @@ def encode_ref_finding(found: RefFinding) -> dict[str, Any]:
         "told": list(found.told),
         "free": found.free,
         **({"power": True} if found.power else {}),
+        **({"call": found.call} if found.call else {}),
         "bursts": [
             {
                 "ops": [encode(op) for op in burst.ops],
@@ -72,7 +80,23 @@ def encode_ref_finding(found: RefFinding) -> dict[str, Any]:
             }
             for burst in found.bursts
         ],
+        **encode_drawn(found.bars, found.pictures),
     }
+
+
+def encode_drawn(bars: tuple[Bar, ...], pictures: tuple[Picture, ...]) -> dict[str, Any]:
+    """What a finding has to be drawn, as fields of its JSON form; one that has none has no such field."""
+    return {name: encode(value) for name, value in (("bars", bars), ("pictures", pictures)) if value}
+
+
+def decode_drawn(fields: dict[Any, Any]) -> tuple[tuple[Bar, ...], tuple[Picture, ...]]:
+    """What `encode_drawn` gave those fields for. Raises CannotRun for anything else."""
+    bars, pictures = decode(fields.get("bars", [])), decode(fields.get("pictures", []))
+    if isinstance(bars, tuple) and isinstance(pictures, tuple):
+        drawn = tuple(b for b in bars if isinstance(b, Bar)), tuple(p for p in pictures if isinstance(p, Picture))
+        if drawn == (bars, pictures):
+            return drawn
+    raise CannotRun("what the finding draws is no picture: give a file that snapspec check has saved")
 
 
 def decode_ref_finding(document: object) -> RefFinding:
@@ -81,7 +105,9 @@ def decode_ref_finding(document: object) -> RefFinding:
         case {"mismatches": list(mismatches), "told": list(told), "free": bool(free), "bursts": list(bursts), **more} if bursts:
             decoded = tuple(decode(m) for m in mismatches)
             if decoded and all(isinstance(m, Mismatch) for m in decoded) and all(isinstance(line, str) for line in told):
-                return RefFinding(tuple(_burst(entry) for entry in bursts), tuple(told), decoded, free, more.get("power") is True)
+                steps, power = tuple(_burst(entry) for entry in bursts), more.get("power") is True
+                call = str(more.get("call", ""))
+                return RefFinding(steps, tuple(told), decoded, free, power, call, *decode_drawn(more))
     raise CannotRun("this is no finding: give a file that snapspec check has saved")
 
 

@@ -13,6 +13,7 @@ from snapspec.conformance.ref_draw import RefScope
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.ref_session import RefDivergence, RefSession
 from snapspec.conformance.schedule import Budget, Choice
+from snapspec.conformance.session import SetAside
 from snapspec.model.linear import TooManyStates
 from snapspec.model.ref_ops import RefOperation, Restart
 from snapspec.model.refs import RefState
@@ -108,6 +109,9 @@ class RefMachine(RuleBasedStateMachine):
             action()
         except TooManyStates:
             # So much overlaps that the oracle cannot tell any more: what has been judged was right.
+            self.running = False
+            self.session.clear()
+        except SetAside:
             self.running = False
             self.session.clear()
         except RefDivergence as diverged:

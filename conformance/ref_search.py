@@ -12,7 +12,7 @@ from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.ref_history import Burst, RefFinding, size
 from snapspec.conformance.ref_machine import RefMachine
 from snapspec.conformance.ref_scenarios import FIVE_CALLS, SCENARIOS, STARTS, Scenario
-from snapspec.conformance.ref_session import RefDivergence, RefSession, play_again
+from snapspec.conformance.ref_session import RefSession, play_again
 from snapspec.conformance.ref_watch import UNTOLD
 from snapspec.conformance.schedule import Budget, Choose, disturb_each, explore
 from snapspec.conformance.shorten import changed, fewer, shortest, with_less
@@ -68,9 +68,6 @@ class RefSearch(BaseSearch[RefSession, RefFinding]):
                 _run_scenario(self, scenario, random.Random(f"{chance} {scenario.name}"))
         except _Unwanted:
             return
-        except RefDivergence as diverged:
-            self.session.clear()
-            self.found(diverged.finding)
 
     def machine(self) -> RefMachine:
         """See `BaseSearch`."""
@@ -78,7 +75,11 @@ class RefSearch(BaseSearch[RefSession, RefFinding]):
 
     def shortest(self, best: RefFinding, wanted: Callable[[], bool]) -> RefFinding:
         """See `BaseSearch`: bursts, calls and choices are left out."""
-        return shortest(best, _tries, lambda tried: play_again(self.session, tried), size, wanted, UNTOLD)
+        return shortest(best, _tries, self.again, size, wanted, UNTOLD)
+
+    def again(self, found: RefFinding) -> RefFinding | None:
+        """See `BaseSearch`."""
+        return play_again(self.session, found)
 
 
 #: Each kind of call once or twice, in the order of a first build.
@@ -136,7 +137,8 @@ def _once(
     more = tuple(map(named_anew, scenario.calls)) if again else ()
     if restarts or (restarts is None and often):
         more += (ref_ops.Restart(),)
-    play_scenario(search.session, scenario, budget, choose, more)
+    if search.show(lambda: play_scenario(search.session, scenario, budget, choose, more)):
+        search.settle()
 
 
 def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -> None:
@@ -145,8 +147,10 @@ def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -
     if in_memory:
         search.schedules[scenario.name] = explore(once)
     elif search.wanted():
+        bursts = (*(Burst((op,)) for op in scenario.setup), Burst(scenario.calls))
         for _ in range(FREELY):
-            search.session.play_freely((*(Burst((op,)) for op in scenario.setup), Burst(scenario.calls)))
+            if search.show(partial(search.session.play_freely, bursts)):
+                search.settle()
     for budget in SINGLY if search.everywhere else ():
         every = explore if in_memory and scenario in SCENARIOS else disturb_each
         every(partial(once, budget=budget))

@@ -7,15 +7,18 @@ from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
+from snapspec.conformance.aside import call_name, covered
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.free import FreeRun
 from snapspec.conformance.gates import Gates
+from snapspec.conformance.kind import Kind
 from snapspec.conformance.loop import gated_loop
 from snapspec.conformance.ref_history import Burst, RefFinding
 from snapspec.conformance.ref_reached import by_answer, by_choice, by_records
 from snapspec.conformance.ref_watch import RefDiverged, RefWatch
 from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
+from snapspec.conformance.report.ref_pictures import around, bars
 from snapspec.conformance.schedule import DISTURBANCES, Budget, Choice, Choose, Move, Run, Unsound, replay
 from snapspec.conformance.session import DEADLINE, BaseSession, Departure
 from snapspec.conformance.subjects.refs import NEIGHBOUR, Ground, RefsSubject, RefWorld
@@ -24,7 +27,7 @@ from snapspec.impl import ref_errors
 from snapspec.impl.errors import SnapshotError
 from snapspec.impl.mounts import MountError
 from snapspec.model import ref_ops
-from snapspec.model.linear import TooManyStates
+from snapspec.model.linear import Divergence, TooManyStates
 from snapspec.model.ref_ops import RefOperation
 from snapspec.model.ref_replies import GotPruned, RefFailed, RefReturned
 from snapspec.model.refs import RefError, RefState
@@ -80,6 +83,7 @@ class RefSession(BaseSession[RefFinding]):
         self.world = self.made_world(ground, gates)
         state = RefState(driver=State(profile=self.subject.profile), declared=self.subject.declared)
         self.watch = RefWatch(state, self.world)
+        self.watch.aside = frozenset(kind.clause for kind in self.aside)
         self.free = None
         self._pruned: set[str] = set()
         self.bursts = []
@@ -137,7 +141,7 @@ class RefSession(BaseSession[RefFinding]):
             states = [world.state for world in self.watch.belief.worlds]
             if not any(names == set(state.driver.snapshots) for state in states):
                 expected = sorted(states[0].driver.snapshots)
-                raise Unsound(
+                self._unsound(
                     "REF-OPEN-5", f"after the start the driver holds {sorted(names)}, and the records are of {expected}"
                 )
         self.reached["REF-OPEN-5"] += 1
@@ -147,7 +151,7 @@ class RefSession(BaseSession[RefFinding]):
         given = [id(ref) for ref in self.world.adapter.handles.values() if ref is not None]
         with self._judged(nullcontext()):
             if len(set(given)) < len(given):
-                raise Unsound("REF-HANDLE-1", "two calls have given the same handle")
+                self._unsound("REF-HANDLE-1", "two calls have given the same handle")
         self.reached["REF-HANDLE-1"] += 1
 
     def _reach(self, seen: int, *, together: bool) -> None:
@@ -224,11 +228,16 @@ class RefSession(BaseSession[RefFinding]):
         self.outside(self.free.burst(ops))
         self.reached.update(self.watch.clauses())
 
+    def _unsound(self, clause: str, came: str) -> None:
+        """A look has shown that the clause is broken; where that is set aside, what was looked at stays as it is."""
+        if not covered(Kind(clause), self.aside):
+            raise Unsound(clause, came)
+
     def _second(self) -> None:
         with self._judged(self.run.loop.running()):
             error = self.run.aside(self.world.second())
             if error != "Locked":
-                raise Unsound("REF-CLOSE-2", f"a second manager on the same store: {error or 'it is opened'}")
+                self._unsound("REF-CLOSE-2", f"a second manager on the same store: {error or 'it is opened'}")
         self.reached["REF-CLOSE-2"] += 1
 
     def _nothing_left(self) -> None:
@@ -277,17 +286,17 @@ class RefSession(BaseSession[RefFinding]):
                 yield
         except RefDiverged as diverged:
             self._end_if_hindered()
-            raise RefDivergence(self._found(diverged.mismatches)) from None
+            raise self.ends(RefDivergence(self._found(diverged.mismatches, diverged.divergence))) from None
         except Unsound as unsound:
             self._end_if_hindered()
             clause, came = unsound.clause, str(unsound)
-            raise RefDivergence(self._found((Mismatch(clause, "what the clause says", came),))) from None
+            raise self.ends(RefDivergence(self._found((Mismatch(clause, "what the clause says", came),)))) from None
         except SnapshotError:
             if not (self._trouble or self.hindrance or self.signals):
                 raise
         self._end_if_hindered()
         if self._trouble:
-            raise RefDivergence(self._found((Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble),)))
+            raise self.ends(RefDivergence(self._found((Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble),))))
 
     def _end_if_hindered(self) -> None:
         if self.signals:
@@ -295,10 +304,19 @@ class RefSession(BaseSession[RefFinding]):
         if self.hindrance is not None:
             raise self.hindrance
 
-    def _found(self, mismatches: tuple[Mismatch, ...]) -> RefFinding:
+    def _found(self, mismatches: tuple[Mismatch, ...], divergence: Divergence | None = None) -> RefFinding:
         if self._trouble:
             mismatches = (Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble), *mismatches)
-        return RefFinding(tuple(self.bursts), tuple(self.told()), mismatches, free=self.free is not None)
+        run, op = self.free or self.run, divergence.op if divergence is not None else None
+        return RefFinding(
+            tuple(self.bursts),
+            tuple(self.told()),
+            mismatches,
+            free=self.free is not None,
+            call=call_name(op) if isinstance(op, RefOperation) else "",
+            bars=bars(run.events, run.operations, divergence),
+            pictures=around(self.state, divergence),
+        )
 
     def told(self) -> list[str]:
         """The history in words."""

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -21,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from snapspec.conformance import ref_history
-from snapspec.conformance.base_search import SHORTENING
+from snapspec.conformance.aside import call_name, covered, kind_of
+from snapspec.conformance.base_search import SHORTENING, Entry
+from snapspec.conformance.clauses import clauses
 from snapspec.conformance.codec import decode
 from snapspec.conformance.durable.power import Powered, total
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, save
+from snapspec.conformance.kind import Kind, decode_kinds, encode_kinds
+from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.search import shorten, size
@@ -38,9 +42,11 @@ from snapspec.model.state import Profile
 
 @dataclass
 class Share:
-    """What one process has told so far."""
+    """What one process has told so far of its part of the run, `plan`."""
 
+    plan: Plan
     process: subprocess.Popen[bytes]
+    began: float = field(default_factory=time.monotonic)
     rest: bytes = b""
     errors: bytes = b""
     """The end of what the process and its driver have written to stderr."""
@@ -51,9 +57,8 @@ class Share:
     disturbed: Counter[str] = field(default_factory=Counter)
     power: dict[str, Any] = field(default_factory=dict)
     """The numbers of its power cuts."""
-    finding: Finding | RefFinding | None = None
-    found_after: tuple[int, float] = (0, 0.0)
-    """How many histories and seconds that took."""
+    found: list[Entry[Any]] = field(default_factory=list)
+    """Its findings."""
     trouble: str = ""
     """Why the process could do nothing: one sentence with the remedy."""
     fault: str = ""
@@ -80,6 +85,8 @@ class Run:
     """How the clauses begin that the level asks for besides those of every run."""
     lines: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    lacks: list[str] = field(default_factory=list)
+    """What the machine does not permit, and so was not drawn."""
 
     @property
     def histories(self) -> int:
@@ -127,10 +134,19 @@ class Run:
         return sum((s.disturbed for s in self.shares), Counter())
 
     @property
+    def found(self) -> list[Entry[Any]]:
+        """The distinct findings of all processes, each with its shortest history, in the order of the clauses."""
+        return distinct(entry for share in self.shares for entry in share.found)
+
+    @property
+    def hung(self) -> list[str]:
+        """The calls that were not made any more once one had not answered."""
+        return sorted({name for share in self.shares for name in share.plan.without} - {*self.shares[0].plan.without})
+
+    @property
     def finding(self) -> Finding | RefFinding | None:
         """The shortest finding of all processes."""
-        found = [s.finding for s in self.shares if s.finding is not None]
-        return min(found, key=_size, default=None)
+        return min((entry.finding for entry in self.found), key=_size, default=None)
 
     @property
     def trouble(self) -> str:
@@ -148,6 +164,17 @@ class Run:
         return any(s.shrinking for s in self.shares)
 
 
+def distinct(entries: Iterable[Entry[Any]]) -> list[Entry[Any]]:
+    """Of each kind of finding the shortest, in the order of the clauses; without those that others show as well."""
+    shortest: dict[Kind, Entry[Any]] = {}
+    for entry in sorted(entries, key=lambda entry: _size(entry.finding)):
+        shortest.setdefault(kind_of(entry.finding), entry)
+    for kind in [kind for kind in shortest if covered(kind, shortest.keys() - {kind})]:
+        del shortest[kind]
+    order = {clause: number for number, clause in enumerate(clauses())}
+    return [shortest[kind] for kind in sorted(shortest, key=lambda kind: (order.get(kind.clause, 0), kind))]
+
+
 def _size(found: Finding | RefFinding) -> tuple[int, ...]:
     return ref_history.size(found) if isinstance(found, RefFinding) else size(found)
 
@@ -155,18 +182,17 @@ def _size(found: Finding | RefFinding) -> tuple[int, ...]:
 def execute(plans: Sequence[Plan], progress: Callable[[Run], None]) -> Run:
     """Run the plans, each in a process of its own; `progress` is called a few times a second.
 
-    The first finding ends the others. On KeyboardInterrupt and on every error all processes are ended and cleaned up after.
+    A plan that is content with the first finding ends the others with it. On KeyboardInterrupt and on every error all processes
+    are ended and cleaned up after.
     """
     run = Run(left=clean_up())
     try:
-        for plan in plans:
-            run.shares.append(Share(_spawn(plan)))
         with selectors.DefaultSelector() as selector:
-            for share in run.shares:
-                for pipe in _pipes(share):
-                    selector.register(pipe, selectors.EVENT_READ, share)
+            for plan in plans:
+                _begin(selector, run, plan)
             while selector.get_map():
-                _listen(selector, run)
+                for share in _listen(selector, run):
+                    _go_on(selector, run, share)
                 progress(run)
                 _end_others(run)
     finally:
@@ -190,6 +216,41 @@ def _undisturbed() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _begin(selector: selectors.BaseSelector, run: Run, plan: Plan) -> None:
+    """Start the process of a plan, and listen to it."""
+    share = Share(plan, _spawn(plan))
+    run.shares.append(share)
+    for pipe in _pipes(share):
+        selector.register(pipe, selectors.EVENT_READ, share)
+
+
+#: How many processes take up, one after another, what a process leaves undone that a call has stopped which never answered.
+HANGS = 2
+
+#: The calls that the kit makes to look around: a check cannot do without.
+LOOKS = ("walk", "mounts", "read", "usage", "remove", "view")
+
+
+def _go_on(selector: selectors.BaseSelector, run: Run, share: Share) -> None:
+    """The process has ended. Where it was stuck another takes its place, which does not make the call that was not answered."""
+    plan, left = share.plan, share.plan.budget - (time.monotonic() - share.began)
+    hung = _hung(share)
+    if not (share.stuck and hung) or plan.first or plan.hangs >= HANGS or (plan.budget and left <= 0):
+        return
+    kinds = encode_kinds({*decode_kinds(plan.aside), *(kind_of(entry.finding) for entry in share.found)})
+    drawn, without = min(plan.examples, plan.drawn + share.histories), (*plan.without, hung)
+    rest = replace(plan, aside=tuple(kinds), drawn=drawn, without=without, budget=max(0.0, left), hangs=plan.hangs + 1)
+    _begin(selector, run, rest)
+
+
+def _hung(share: Share) -> str:
+    """The name of the call that did not answer, if it can be left out, and the kit does not make it to look around."""
+    last = share.found[-1].finding if share.found else None
+    step = last.steps[-1] if isinstance(last, Finding) and last.clause == "SNAP-LIVE-1" else None
+    name = call_name(step.op) if step is not None and not step.check else ""
+    return name if name in OPTIONAL and name not in LOOKS else ""
+
+
 def _spawn(plan: Plan) -> subprocess.Popen[bytes]:
     environment = {"GRPC_VERBOSITY": "ERROR", **os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, *_flags(), "-m", "snapspec.conformance.worker", json.dumps(asdict(plan)), str(os.getpid())]
@@ -211,7 +272,9 @@ def _pipes(share: Share) -> list[Any]:
 KEPT = 1 << 16
 
 
-def _listen(selector: selectors.BaseSelector, run: Run) -> None:
+def _listen(selector: selectors.BaseSelector, run: Run) -> list[Share]:
+    """Take in what the processes have told by now; gives those that have ended."""
+    ended = []
     # Errors before the rest: the end of the output is the end of the process.
     ready = sorted(selector.select(timeout=0.25), key=lambda found: found[0].fileobj is found[0].data.process.stdout)
     for key, _ in ready:
@@ -231,17 +294,20 @@ def _listen(selector: selectors.BaseSelector, run: Run) -> None:
                 if pipe in selector.get_map():
                     selector.unregister(pipe)
             _ended(share)
+            ended.append(share)
+    return ended
 
 
 def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
     match told["kind"]:
         case "started":
             run.note, run.profile, run.refs = told["note"], decode(told["profile"]), told["refs"]
-            run.promise = told["promise"]
+            run.promise, run.lacks = told["promise"], told.get("lacks", [])
         case "line":
             run.lines.append(told["text"])
         case "finding":
-            share.finding, share.found_after = decode_finding(told["finding"]), tuple(told["after"])
+            histories, seconds = told["after"]
+            share.found.append(Entry(decode_finding(told["finding"]), (histories, seconds)))
         case "cannot":
             share.trouble = told["why"]
         case "error":
@@ -273,8 +339,9 @@ def _read_rest(share: Share) -> None:
 
 
 def _end_others(run: Run) -> None:
-    """Once one process has found something and another has not, the other's search is of no more use."""
-    if run.finding is None and not run.shrinking and not run.trouble and not run.fault:
+    """Where the first finding is enough and one process has it, another's search is of no more use; nor is it after a fault."""
+    first = any(share.plan.first and (share.found or share.shrinking) for share in run.shares)
+    if not first and not run.trouble and not run.fault:
         return
     for share in run.shares:
         if not share.shrinking:
@@ -337,9 +404,10 @@ def _clean(leftover: Leftover) -> Iterator[str]:
 def shorten_stuck(run: Run, plan: Plan, progress: Callable[[Run], None]) -> None:
     """Make a finding whose last call hangs shorter, by replays each in a process and on a store of its own."""
     for share in run.shares:
-        if share.stuck and isinstance(share.finding, Finding):
+        last = share.found[-1] if share.found else None
+        if share.stuck and last is not None and isinstance(last.finding, Finding):
             share.shrinking = True
-            share.finding = _shorten_afresh(share.finding, plan, lambda: progress(run))
+            share.found[-1] = replace(last, finding=_shorten_afresh(last.finding, plan, lambda: progress(run)))
             share.shrinking = False
 
 

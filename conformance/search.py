@@ -40,12 +40,14 @@ class Search(BaseSearch[Session, Finding]):
         self._run(() if self.session.subject.restarts else SLOW[number::workers])
 
     def _run(self, written: Sequence[Callable[[], Iterator[Operation]]]) -> None:
+        """Each until it shows nothing new: what follows in it would not be met otherwise."""
         for make in written:
-            if self.wanted():
-                calls = filter(self._possible, make())
-                found = scenario(self.session, takewhile(lambda _: self.wanted(), calls))
-                if found is not None:
-                    self.found(found)
+            while self.wanted() and self.show(self._history(make)):
+                self.settle()
+
+    def _history(self, make: Callable[[], Iterator[Operation]]) -> Callable[[], None]:
+        calls = filter(self._possible, make())
+        return scenario(self.session, takewhile(lambda _: self.wanted(), calls))
 
     def _possible(self, op: Operation) -> bool:
         reopens = self.session.subject.reopens or type(op) is not ops.Reopen
@@ -63,9 +65,13 @@ class Search(BaseSearch[Session, Finding]):
         """See `BaseSearch`."""
         return shorten(best, lambda steps: replay_surely(self.session, steps), wanted)
 
+    def again(self, found: Finding) -> Finding | None:
+        """See `BaseSearch`."""
+        return replay_surely(self.session, tuple(step for step in found.steps if not step.check))
 
-def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
-    """Make the calls as one history."""
+
+def scenario(session: Session, calls: Iterator[Operation]) -> Callable[[], None]:
+    """What makes the calls as one history."""
 
     def history() -> None:
         session.begin()
@@ -73,7 +79,7 @@ def scenario(session: Session, calls: Iterator[Operation]) -> Finding | None:
             session.do(op)
         session.end()
 
-    return session.shows(history)
+    return history
 
 
 #: Makes the calls of a history again: what the spec does not allow, or None.

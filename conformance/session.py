@@ -12,10 +12,13 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from snapspec.conformance.aside import call_name, covered, kind_of
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.history import Finding, Step, finding
+from snapspec.conformance.history import Finding, Step
+from snapspec.conformance.kind import Kind as FindingKind
 from snapspec.conformance.subjects.base import Subject
 from snapspec.model import ops
+from snapspec.model.adopt import adopt
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Belief, Divergence, begin, perform
 from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned
@@ -55,13 +58,17 @@ class Diverged(Departure):
         self.finding = found
 
 
+class SetAside(Exception):
+    """A history has left the spec in a way that is set aside (see `aside`), and where it stands now is not known: it ends."""
+
+
 class BaseSession(ABC, Generic[F]):
     """What sessions of drivers and of managers share. `runner` holds the event loop that the subject lives in.
 
     `reached` counts, over all histories, how often each clause was put to the test; `calls` and `histories` count those,
     `restarts` how often the driver's process was ended, `disturbed` what else was done to which calls.
     `repeats` tells whether the same calls meet the same answers.
-    Once `signals` holds something, no call begins: SystemExit is raised.
+    `aside` holds the kinds of finding that are set aside. Once `signals` holds something, no call begins: SystemExit is raised.
     """
 
     repeats = True
@@ -75,6 +82,7 @@ class BaseSession(ABC, Generic[F]):
         self.histories = 0
         self.restarts = 0
         self.disturbed: Counter[str] = Counter()
+        self.aside: frozenset[FindingKind] = frozenset()
         self.stuck = False
         """A call did not answer, or the store does not open: what it holds is unknown, the subject is not to be used again."""
         self.over = False
@@ -95,9 +103,14 @@ class BaseSession(ABC, Generic[F]):
         """After a divergence: make room for the next history."""
 
     def shows(self, history: Callable[[], object]) -> F | None:
-        """Make a history, from its beginning to its end; gives what departs from the spec, or None when all is allowed."""
+        """Make a history, from its beginning to its end; gives what departs from the spec, or None when all is allowed.
+
+        What is set aside is no departure.
+        """
         try:
             history()
+        except SetAside:
+            self.clear()
         except Departure as departure:
             self.clear()
             found: F = departure.finding
@@ -121,6 +134,10 @@ class BaseSession(ABC, Generic[F]):
             if len(shown) == 2 or len(shown) < number:
                 break
         return shown[-1] if len(shown) == 2 and shown[0].clause == shown[1].clause else None
+
+    def ends(self, departure: Departure) -> Exception:
+        """What ends a history that has left the spec: the departure itself, or, where its kind is set aside, that."""
+        return SetAside() if covered(kind_of(departure.finding), self.aside) else departure
 
     @contextmanager
     def started(self) -> Iterator[None]:
@@ -158,12 +175,18 @@ class Session(BaseSession[Finding]):
         self.steps: list[Step] = []
         self.beliefs: list[Belief] = []
         self.named: set[tuple[int, str]] = set()
+        self.passed: set[FindingKind] = set()
+        """What was set aside in this history."""
+        self.cause = ""
+        """After what the kit is looking around, "" while the calls are those of the history."""
 
     def begin(self) -> None:
         """A new history, on an empty store in each namespace."""
         self.runner.run(self.subject.begin())
         self.steps = []
         self.named = set()
+        self.cause = ""
+        self.passed = set()
         self.beliefs = [begin(State(profile=self.subject.profile)) for _ in range(self.subject.spaces)]
         self.histories += 1
 
@@ -186,7 +209,7 @@ class Session(BaseSession[Finding]):
             raise self._diverged("SNAP-LIVE-1", "an answer", f"none: {response.reason}")
         belief = perform(self.beliefs[space], op, response, began, ended)
         if isinstance(belief, Divergence):
-            raise Diverged(finding(self.steps, belief))
+            belief = self._taken_up(space, belief)
         self.beliefs[space] = belief
         self.reached.update(belief.clauses)
         self._reach(space, op, response)
@@ -198,7 +221,9 @@ class Session(BaseSession[Finding]):
         elif isinstance(response, Returned) and isinstance(op, ops.Reopen):
             for each in range(self.subject.spaces):
                 keys = [key for key, s in self.state(each).snapshots.items() if s.kind is not Kind.COMMITTED]
-                self._as_it_was(each, keys, "SNAP-OPEN-1", "the store as it was closed")
+                with self.looking("SNAP-OPEN-1", "the store as it was closed", "a reopen"):
+                    self._observe(each, keys)
+                self.reached["SNAP-OPEN-1"] += 1
         return response
 
     def heed_signals(self) -> None:
@@ -250,13 +275,37 @@ class Session(BaseSession[Finding]):
         self.stuck = self.over = True
         return Lost(f"nothing came within {self.deadline:g} s")
 
-    def _diverged(self, clause: str, expected: str, came: str) -> Diverged:
-        return Diverged(Finding(tuple(self.steps), (Mismatch(clause, expected, came),)))
+    def _taken_up(self, space: int, divergence: Divergence) -> Belief:
+        """The belief after a wrong answer of a kind that is set aside: what the driver has really done. Raises what ends it."""
+        end = self._wrong(divergence)
+        if isinstance(end, Departure):
+            raise end
+        step = self.steps[-1]
+        assert isinstance(step.response, Returned | Failed), "who has answered wrongly has answered"
+        belief = adopt(self.beliefs[space], step.op, step.response)
+        if belief is None or self.over:
+            raise end
+        self.steps[-1] = replace(step, aside=True)
+        self.passed.add(kind_of(Finding(tuple(self.steps), divergence.mismatches, self.cause)))
+        return belief
+
+    def _wrong(self, divergence: Divergence) -> Exception:
+        """What ends the history after that divergence at its last step."""
+        return self._ended_by(divergence.mismatches)
+
+    def _diverged(self, clause: str, expected: str, came: str) -> Exception:
+        return self._ended_by((Mismatch(clause, expected, came),))
+
+    def _ended_by(self, mismatches: tuple[Mismatch, ...]) -> Exception:
+        found = Finding(tuple(self.steps), mismatches, self.cause, tuple(sorted(self.passed)))
+        return self.ends(Diverged(found))
 
     def _look_around(self, space: int, op: Operation) -> None:
         """SNAP-FAIL-1: after a refused call everything is as it was; SNAP-LIVE-1: and a write goes through."""
-        keys = self._showing(space, getattr(op, "key", ""))
-        self._as_it_was(space, keys, "SNAP-FAIL-1", f"the store as before the refused {type(op).__name__.lower()}")
+        keys, refused = self._showing(space, getattr(op, "key", "")), f"refused {call_name(op)}"
+        with self.looking("SNAP-FAIL-1", f"the store as before the {refused}", f"a {refused}"):
+            self._observe(space, keys)
+        self.reached["SNAP-FAIL-1"] += 1
         self._make_one(space)
 
     def _showing(self, space: int, key: str) -> list[str]:
@@ -268,14 +317,18 @@ class Session(BaseSession[Finding]):
         mounted = (k for k, s in state.snapshots.items() if s.kind is not Kind.COMMITTED and key in ancestors(state, k))
         return list(islice(mounted, 1))
 
-    def _as_it_was(self, space: int, keys: list[str], clause: str, expected: str) -> None:
-        """Look at everything, at the content of `keys` too. What is wrong breaks `clause` besides its own."""
+    @contextmanager
+    def looking(self, clause: str, expected: str, cause: str) -> Iterator[None]:
+        """The kit looks around after `cause`: what is wrong in the block breaks `clause`, where `expected` is owed, besides its
+        own."""
+        before, self.cause = self.cause, self.cause or cause
         try:
-            self._observe(space, keys)
+            yield
         except Diverged as diverged:
-            cause = Mismatch(clause, expected, diverged.finding.mismatches[0].came)
-            raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
-        self.reached[clause] += 1
+            broken = Mismatch(clause, expected, diverged.finding.mismatches[0].came)
+            raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, broken))) from None
+        finally:
+            self.cause = before
 
     def _observe(self, space: int, keys: list[str]) -> None:
         """Every record and mount list, the content of `keys`, and every settled usage, which follows from content."""

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from snapspec.conformance import ref_draw
+from snapspec.conformance import options
 from snapspec.conformance.driver_file import NAME as DRIVER_FILE
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.serve import ROOT
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.subjects.address import FORMS
 from snapspec.conformance.subjects.grpc import DIRECTORY
-from snapspec.conformance.times import seconds
-
-LEVELS = ("core", "concurrent", "faults", "durable")
-
-#: Histories that a check draws unless it is told otherwise.
-EXAMPLES = 500
 
 #: What a command does; gives the exit status.
 Action = Callable[[argparse.Namespace], int]
@@ -61,35 +53,20 @@ def _version() -> str:
 def _smoke(command: argparse.ArgumentParser) -> None:
     command.add_argument("subject", help=f"what is under test: {FORMS}")
     command.add_argument(
-        "--deadline", type=_seconds, default=DEADLINE, metavar="TIME", help=f"how long a call may take (default: {DEADLINE:g}s)"
+        "--deadline",
+        type=options.time,
+        default=DEADLINE,
+        metavar="TIME",
+        help=f"how long a call may take (default: {DEADLINE:g}s)",
     )
 
 
 def _check(command: argparse.ArgumentParser) -> None:
-    _smoke(command)
-    command.add_argument("--level", choices=LEVELS, default="core", help="how far to go (default: core)")
-    command.add_argument(
-        "--examples",
-        type=_positive,
-        default=EXAMPLES,
-        help=f"histories to draw, with --power images to judge (default: {EXAMPLES})",
-    )
-    command.add_argument("--budget", type=_seconds, default=0.0, metavar="TIME", help="stop after this long: 90s, 5m, 1h")
-    _seed(command)
-    command.add_argument(
-        "--without",
-        type=_names,
-        default=(),
-        metavar="NAME,NAME",
-        help=f"leave out, for a partial verdict: {', '.join(OPTIONAL)}; of refs: {', '.join(ref_draw.OPTIONAL)}",
-    )
-    _start(command)
-    command.add_argument("--kill", action="store_true", help="for level durable: end the driver by SIGKILL, not by SIGTERM")
-    command.add_argument(
-        "--power", action="store_true", help="for level durable: cut the power of the reference, instead of ending its process"
-    )
-    _jobs(command)
-    command.add_argument("--out", type=Path, default=Path("snapspec-finding.json"), help="where a finding is saved")
+    command.add_argument("subject", nargs="?", default="", help=f"what is under test: {FORMS}; or what snapspec.toml names")
+    options.add(command.add_argument, "--")
+    told = command.add_mutually_exclusive_group()
+    told.add_argument("--quiet", action="store_true", help="print the verdict alone")
+    told.add_argument("--json", action="store_true", help="print the report as JSON, and nothing else")
 
 
 def _replay(command: argparse.ArgumentParser) -> None:
@@ -129,14 +106,14 @@ def _serve(command: argparse.ArgumentParser) -> None:
 def _vectors(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="the file to write")
     command.add_argument("--level", choices=("snapshots", "refs", "concurrent"), default="snapshots", help="what they are of")
-    command.add_argument("--count", type=_positive, default=200, help="how many histories (default: 200)")
+    command.add_argument("--count", type=options.positive, default=200, help="how many histories (default: 200)")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
 
 
 def _museum(command: argparse.ArgumentParser) -> None:
     command.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
     command.add_argument("--list", action="store_true", help="name the exhibits, and visit none")
-    command.add_argument("--budget", type=_seconds, default=60.0, metavar="TIME", help="for each exhibit (default: 60s)")
+    command.add_argument("--budget", type=options.time, default=60.0, metavar="TIME", help="for each exhibit (default: 60s)")
     _seed(command)
     _jobs(command)
     command.add_argument("--write", type=Path, metavar="FILE", help="put the track record into this file, between its marks")
@@ -167,7 +144,7 @@ def _seed(command: argparse.ArgumentParser) -> None:
 
 def _jobs(command: argparse.ArgumentParser) -> None:
     default = min(2, os.cpu_count() or 1)
-    command.add_argument("--jobs", type=_positive, default=default, help="processes (default: 2, or the cores)")
+    command.add_argument("--jobs", type=options.positive, default=default, help="processes (default: 2, or the cores)")
 
 
 def _start(command: argparse.ArgumentParser) -> None:
@@ -177,23 +154,3 @@ def _start(command: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help=f"for level durable: starts the driver, in the foreground; {DIRECTORY} there and in SUBJECT is a new directory",
     )
-
-
-# --- the values
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch("0*[1-9][0-9]*", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1; write one")
-    return int(text)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(text.split(",")))
-
-
-def _seconds(text: str) -> float:
-    try:
-        return seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

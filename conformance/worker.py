@@ -22,7 +22,7 @@ from typing import Any, TextIO
 from snapspec.conformance.adapter.refs import ExecRefs, ExecRefSession, history
 from snapspec.conformance.adapter.smoke import walk
 from snapspec.conformance.adapter.subject import ExecSubject
-from snapspec.conformance.base_search import BATCH
+from snapspec.conformance.base_search import BATCH, Entry
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.durable import power, ref_power
@@ -34,6 +34,7 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.points import watched
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, encode_finding, line, load
+from snapspec.conformance.kind import decode_kinds
 from snapspec.conformance.kinds import promise_of, search_of, session_of
 from snapspec.conformance.machine import enter
 from snapspec.conformance.overlap.search import OverlapSearch
@@ -100,6 +101,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 profile=encode(subject.profile),
                 refs=isinstance(session, RefSession),
                 promise=promise_of(plan, session),
+                lacks=permits(str(workspace.directory)).lacks,
             )
             yield session, workspace
         finally:
@@ -229,11 +231,12 @@ def _smoke(session: Session | RefSession) -> None:
         _tell_said(session, found)
         _tell_finding(found)
         return
-    _show(session, ref_smoke(session) if isinstance(session, RefSession) else scenario(session, smoke()))
+    _show(session, ref_smoke(session) if isinstance(session, RefSession) else session.shows(scenario(session, smoke())))
 
 
 def _replay(session: Session | RefSession, file: Path) -> None:
     saved = load(file)
+    session.aside = frozenset(saved.passed) if isinstance(saved, Finding) else frozenset()
     if isinstance(session, RefSession):
         if not isinstance(saved, RefFinding):
             raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")
@@ -274,12 +277,17 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
         nonlocal told
         if time.monotonic() - told > 0.2:
             told = time.monotonic()
-            tell("progress", **_counts(session), shrinking=search.best is not None)
+            tell("progress", **_counts(session), shrinking=search.shrinking)
+
+    def settled(entry: Entry[Any]) -> None:
+        _tell_said(session, entry.finding)
+        _tell_finding(entry.finding, entry.after)
 
     began = time.monotonic()
     until, halfway = (began + plan.budget, began + plan.budget / 2) if plan.budget else (float("inf"), float("inf"))
     limits = Limits(permits(str(workspace.directory)), frozenset(plan.without))
-    search = search_of(session, plan, limits, until, report)
+    session.aside = decode_kinds(plan.aside)
+    search = search_of(session, plan, limits, until, report, settled)
     draw = _drawing(plan, search)
     if isinstance(search, RefSearch):
         search.between = draw
@@ -293,14 +301,12 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     search.run_slow_scenarios(plan.number, plan.workers)
     while draw():
         pass
-    search.shorten()
-    _tell_said(session, search.best)
-    _tell_finding(search.best, search.found_after)
+    search.settle()
 
 
 def _drawing(plan: Plan, search: Search | RefSearch | OverlapSearch) -> Callable[[], bool]:
     """What draws the next batch of histories, and tells whether there was one to draw."""
-    drawn = 0
+    drawn = plan.drawn
 
     def draw() -> bool:
         nonlocal drawn
@@ -308,8 +314,10 @@ def _drawing(plan: Plan, search: Search | RefSearch | OverlapSearch) -> Callable
         if count <= 0 or not search.wanted():
             return False
         # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
+        before = search.session.histories
         search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn, drawn // BATCH)
-        drawn += count
+        drawn += min(count, max(1, search.session.histories - before))  # a finding ends a batch
+        search.settle()
         return True
 
     return draw

@@ -262,7 +262,7 @@ def _judge_list(clause: str, state: State, names: tuple[str, ...], infos: tuple[
 
 def _judge_mounts(state: State, key: str, mounts: tuple[Mount, ...]) -> Judgement:
     snapshot = state.snapshots[key]
-    normal = tuple(_normal(m) for m in mounts)
+    normal = normal_mounts(mounts)
     if snapshot.mounts is not None:
         if normal == snapshot.mounts:
             return Accepted(("SNAP-MOUNTS-3",))
@@ -276,9 +276,9 @@ def _judge_mounts(state: State, key: str, mounts: tuple[Mount, ...]) -> Judgemen
     return Accepted(clauses, ((key, replace(snapshot, mounts=normal)),))
 
 
-def _normal(mount: Mount) -> Mount:
-    """The mount with its options in one order: their order is not contract, that of the lower directories is."""
-    return replace(mount, options=tuple(sorted(mount.options)))
+def normal_mounts(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    """The list with the options of each mount in one order: theirs is not contract, that of the lower directories is."""
+    return tuple(replace(mount, options=tuple(sorted(mount.options))) for mount in mounts)
 
 
 def option(mount: Mount, name: str) -> str:

@@ -40,10 +40,8 @@ class ExecRefSearch(RefSearch):
         whole = [s for s in SCENARIOS if left_out.isdisjoint(words(op) for op in (*s.setup, *s.calls))]
         for scenario in whole[number::workers]:
             for bursts in _written(scenario):
-                if self.wanted():
-                    found = self.session.shows(history(self.session, bursts))
-                    if found is not None:
-                        self.found(found)
+                if self.wanted() and self.show(history(self.session, bursts)):
+                    self.settle()
 
     def machine(self) -> RefMachine:
         """See `BaseSearch`."""
@@ -51,7 +49,11 @@ class ExecRefSearch(RefSearch):
 
     def shortest(self, best: RefFinding, wanted: Callable[[], bool]) -> RefFinding:
         """See `BaseSearch`."""
-        return shortest(best, _tries, lambda tried: self.session.surely(history(self.session, tried.bursts)), size, wanted)
+        return shortest(best, _tries, self.again, size, wanted)
+
+    def again(self, found: RefFinding) -> RefFinding | None:
+        """See `BaseSearch`."""
+        return self.session.surely(history(self.session, found.bursts))
 
 
 def _written(scenario: Scenario) -> Iterator[Bursts]:

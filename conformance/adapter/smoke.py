@@ -31,7 +31,7 @@ def walk(session: Session | RefSession, tell: Callable[[str], None]) -> Finding 
     tell(f"hello -> {subject.note}")
     found: Finding | RefFinding | None
     try:
-        found = ref_smoke(session) if isinstance(session, RefSession) else scenario(session, smoke())
+        found = ref_smoke(session) if isinstance(session, RefSession) else session.shows(scenario(session, smoke()))
     finally:
         for text in _made(session):
             tell(text)

@@ -42,6 +42,7 @@ class RefKillSearch(RefSearch):
                 found = make_once(self.session, bursts)
                 if found is not None:
                     self.found(found)
+                    self.settle()
 
     def machine(self) -> RefMachine:
         """See `BaseSearch`."""
@@ -49,7 +50,11 @@ class RefKillSearch(RefSearch):
 
     def shortest(self, best: RefFinding, wanted: Callable[[], bool]) -> RefFinding:
         """See `BaseSearch`."""
-        return shortest(best, _tries, lambda tried: make_surely(self.session, tried.bursts), size, wanted)
+        return shortest(best, _tries, self.again, size, wanted)
+
+    def again(self, found: RefFinding) -> RefFinding | None:
+        """See `BaseSearch`."""
+        return make_surely(self.session, found.bursts)
 
 
 # --- drawn

@@ -29,6 +29,7 @@ from snapspec.conformance.ref_session import RefDivergence, RefSession
 from snapspec.conformance.ref_watch import RefDiverged, RefWatch
 from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
+from snapspec.conformance.report.document import Picture
 from snapspec.conformance.schedule import Answered, Choice, Unsound
 from snapspec.conformance.shorten import shortest
 from snapspec.conformance.subjects.refs import Opens, RefsSubject
@@ -232,7 +233,7 @@ def judge(
     if found is None:
         return None
     after = (f"     after it: {line.strip()}" for line in survivor.lines())
-    return RefFinding(bursts, (*before, *after), found, free=True, power=True)
+    return RefFinding(bursts, (*before, *after), found, free=True, power=True, pictures=survivor.pictures)
 
 
 def _told_at(recorded: Recorded, cut: Cut) -> int:
@@ -271,6 +272,8 @@ class Survivor(PowerSession):
         super().__init__(subject, runner)
         self._layers = layers
         self._opened = False
+        self.pictures: tuple[Picture, ...] = ()
+        """The states around what was found."""
 
     def lines(self) -> list[str]:
         """What was done after the cut, in words."""
@@ -283,6 +286,7 @@ class Survivor(PowerSession):
                 self._opened = True
                 self._look()
         except RefDivergence as diverged:
+            self.pictures = diverged.finding.pictures
             return self._caused(diverged.finding.mismatches)
         except CannotRun as error:
             if self._opened:

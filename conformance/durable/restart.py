@@ -17,13 +17,13 @@ from snapspec.conformance.draw import Limits, Scope
 from snapspec.conformance.durable import InFlight, Restart
 from snapspec.conformance.durable.process import Process
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.history import Finding, Step, answer_text, finding
-from snapspec.conformance.session import SPARE, Diverged, Session, again, replay
+from snapspec.conformance.history import Finding, Step, answer_text
+from snapspec.conformance.session import SPARE, Session, again, replay
 from snapspec.conformance.subjects.address import Restarted
 from snapspec.model import ops
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Divergence, crash, invoke, respond
-from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned
+from snapspec.model.replies import Failed, Lost, Response, Returned
 from snapspec.model.tree import MakeFile
 from snapspec.model.values import ErrorClass, Kind
 
@@ -60,7 +60,7 @@ class RestartSession(Session):
         self.steps.append(Step(op, response, space))
         self._begin_again()
         if wrong is not None:
-            raise Diverged(finding(self.steps, wrong))
+            raise self._wrong(wrong)
         cut_short = any(isinstance(answer, Lost) for answer in answers)
         for each in range(self.subject.spaces):
             self._look(each, "SNAP-DURABLE-2" if cut_short else "SNAP-DURABLE-1")
@@ -153,11 +153,8 @@ class RestartSession(Session):
         self.reached.update({"SNAP-DURABLE-1", clause} | ({"SNAP-DURABLE-3"} if active else set()))
 
     def _under(self, clause: str, step: Callable[[], None]) -> None:
-        try:
+        with self.looking(clause, "the store as the answered calls left it", "a restart"):
             step()
-        except Diverged as diverged:
-            cause = Mismatch(clause, "the store as the answered calls left it", diverged.finding.mismatches[0].came)
-            raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
 
 
 # --- again

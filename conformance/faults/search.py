@@ -61,10 +61,8 @@ class FaultSearch(Search):
         """See `BaseSearch`: a call of a written history is one task; nothing in these is left to chance."""
         tasks = [(calls, at) for calls in WRITTEN for at, op in enumerate(calls) if isinstance(op, Faultable)]
         for calls, at in tasks[number::workers]:
-            if self.wanted():
-                found = every_fault(self.session, calls, at, self.wanted)
-                if found is not None:
-                    self.found(found)
+            while self.wanted() and self.show(every_fault(self.session, calls, at, self.wanted)):
+                self.settle()
 
     def run_slow_scenarios(self, number: int = 0, workers: int = 1) -> None:
         """See `BaseSearch`: those have no faults."""
@@ -85,8 +83,8 @@ class FaultSearch(Search):
         return shorten(alone if alone is not None and alone.clause == best.clause else best, again, wanted)
 
 
-def every_fault(session: FaultSession, calls: Calls, at: int, wanted: Callable[[], bool]) -> Finding | None:
-    """Make the history up to the call numbered `at`, and that with every single fault, one after another.
+def every_fault(session: FaultSession, calls: Calls, at: int, wanted: Callable[[], bool]) -> Callable[[], None]:
+    """What makes the history up to the call numbered `at`, and that with every single fault, one after another.
 
     As long as a fault has left everything as it was, the next one comes in the same history.
     """
@@ -106,7 +104,7 @@ def every_fault(session: FaultSession, calls: Calls, at: int, wanted: Callable[[
             session.do(fault)
         session.end()
 
-    return session.shows(history)
+    return history
 
 
 def _begin(session: FaultSession, calls: Sequence[Operation]) -> None:

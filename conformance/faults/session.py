@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 
+from snapspec.conformance.aside import call_name
 from snapspec.conformance.contents import own_directory
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults import REAL, Faulted, How
@@ -16,14 +16,14 @@ from snapspec.conformance.faults.leaks import Held, MountPoint, entries, held, l
 from snapspec.conformance.faults.points import COMMIT, Window
 from snapspec.conformance.faults.real import befallen
 from snapspec.conformance.faults.subject import FaultedReference, InProcess, into_memory, is_in_memory, out_of_memory
-from snapspec.conformance.history import Step, finding
-from snapspec.conformance.session import DEADLINE, SPARE, Diverged, Session
+from snapspec.conformance.history import Step
+from snapspec.conformance.session import DEADLINE, SPARE, Session
 from snapspec.impl.errors import SnapshotError
 from snapspec.model import ops
 from snapspec.model.faults import Trouble, disturbed
 from snapspec.model.ops import Operation
 from snapspec.model.oracle import Divergence, perform
-from snapspec.model.replies import Failed, Lost, Mismatch, Response, Returned, option
+from snapspec.model.replies import Failed, Lost, Response, Returned, option
 from snapspec.model.state import State
 
 #: How these are told (see `BaseSession.disturbed`).
@@ -147,7 +147,7 @@ class FaultSession(Session):
         else:
             belief = disturbed(self.beliefs[0], call, trouble, response, began, ended)
         if isinstance(belief, Divergence):
-            raise Diverged(finding(self.steps, belief))
+            raise self._wrong(belief)
         self.beliefs[0] = belief
         self.reached.update(belief.clauses if isinstance(response, Returned) else ())
         if trouble is None:
@@ -162,7 +162,7 @@ class FaultSession(Session):
 
     def _works(self, op: Faulted, response: Response, before: State) -> None:
         """SNAP-FAULT-4: everything is as it was or as the call made it."""
-        with self._under_clause():
+        with self._under_clause(op):
             if op.how is How.BROKEN or (isinstance(op.call, ops.Reopen) and not isinstance(response, Returned)):
                 self._reopen(whole=True)
             self._look()
@@ -172,18 +172,13 @@ class FaultSession(Session):
 
     def _opens(self, op: Faulted) -> None:
         """SNAP-FAULT-4: and so it is when the store was closed and opened again."""
-        with self._under_clause():
+        with self._under_clause(op):
             self._reopen(whole=isinstance(op.call, ops.Reopen))
         self.reached["SNAP-FAULT-4"] += 1
 
-    @contextmanager
-    def _under_clause(self) -> Iterator[None]:
-        try:
-            yield
-        except Diverged as diverged:
-            expected = "a store that works when the system does, as it was or as the call made it"
-            cause = Mismatch("SNAP-FAULT-4", expected, diverged.finding.mismatches[0].came)
-            raise Diverged(replace(diverged.finding, mismatches=(*diverged.finding.mismatches, cause))) from None
+    def _under_clause(self, op: Faulted) -> AbstractContextManager[None]:
+        expected = "a store that works when the system does, as it was or as the call made it"
+        return self.looking("SNAP-FAULT-4", expected, f"a failing {call_name(op.call)}")
 
     def _reopen(self, *, whole: bool) -> None:
         """Close and open, with all that the driver stands on or without."""

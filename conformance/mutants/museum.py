@@ -85,6 +85,7 @@ def visit(exhibit: Exhibit, seed: int, budget: float, leaving: Callable[[], bool
         level=exhibit.level,
         power=exhibit.power,
         memory=MEMORY,
+        first=True,
     )
     try:
         run = execute([plan], progress)
@@ -96,11 +97,12 @@ def visit(exhibit: Exhibit, seed: int, budget: float, leaving: Callable[[], bool
 
 def _seen(exhibit: Exhibit, seed: int, run: Run) -> Seen:
     (share,) = run.shares
-    if share.finding is None:
+    if not share.found:
         why = share.trouble or (share.fault.strip().splitlines() or ["nothing was found"])[-1]
         return Seen(exhibit, seed, histories=share.histories, trouble=why)
-    histories, seconds = share.found_after
-    return Seen(exhibit, seed, share.finding.clause, histories, seconds, length(share.finding))
+    histories, seconds = share.found[0].after
+    finding = share.found[0].finding
+    return Seen(exhibit, seed, finding.clause, histories, seconds, length(finding))
 
 
 def length(found: Finding | RefFinding) -> int:

@@ -10,10 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from snapspec.conformance.base_search import BaseSearch
 from snapspec.conformance.draw import Limits, Pick, picker
-from snapspec.conformance.history import Finding, Step, call_text
+from snapspec.conformance.history import Finding, call_text
 from snapspec.conformance.overlap import PARENTS, AtOnce, Overlapping
 from snapspec.conformance.overlap.session import FEWER_TRIES, OverlapSession, plan_again
-from snapspec.conformance.session import Diverged
+from snapspec.conformance.session import Diverged, SetAside
 from snapspec.conformance.shorten import fewer, shortest, with_less
 from snapspec.model import ops
 
@@ -86,6 +86,8 @@ class OverlapMachine(RuleBasedStateMachine):
             return
         try:
             plan_again(self.session, plan)()
+        except SetAside:
+            self.session.clear()
         except Diverged as diverged:
             self.session.clear()
             self.found(diverged.finding)
@@ -132,6 +134,7 @@ class OverlapSearch(BaseSearch[OverlapSession, Finding]):
             found = self.session.often(plan_again(self.session, plan), FEWER_TRIES) if self.wanted() else None
             if found is not None:
                 self.found(found)
+                self.settle()
 
     def machine(self) -> RuleBasedStateMachine:
         """See `BaseSearch`."""
@@ -139,16 +142,24 @@ class OverlapSearch(BaseSearch[OverlapSession, Finding]):
 
     def shortest(self, best: Finding, wanted: Callable[[], bool]) -> Finding:
         """See `BaseSearch`. A shorter plan counts when it shows the same within FEWER_TRIES."""
+        return shortest(best, _tries, self._often, size, wanted)
 
-        def again(plan: AtOnce) -> Finding | None:
-            return self.session.often(plan_again(self.session, plan), FEWER_TRIES)
+    def again(self, found: Finding) -> Finding | None:
+        """See `BaseSearch`."""
+        return self._often(_plan(found))
 
-        return shortest(best, _tries, again, size, wanted)
+    def _often(self, plan: AtOnce) -> Finding | None:
+        return self.session.often(plan_again(self.session, plan), FEWER_TRIES)
+
+
+def _plan(found: Finding) -> AtOnce:
+    plan = found.steps[0].op
+    assert isinstance(plan, AtOnce)
+    return plan
 
 
 def _tries(best: Finding) -> Iterator[AtOnce]:
-    plan = best.steps[0].op
-    assert isinstance(plan, AtOnce)
+    plan = _plan(best)
     lanes = plan.lanes
     yield from (replace(plan, lanes=kept) for kept in fewer(lanes))
     for at, lane in enumerate(lanes):
@@ -159,7 +170,6 @@ def _tries(best: Finding) -> Iterator[AtOnce]:
 
 def size(finding: Finding) -> tuple[int, int]:
     """Fewer calls, then less to read in them."""
-    plan: Step = finding.steps[0]
-    assert isinstance(plan.op, AtOnce)
-    calls = [*plan.op.first, *(op for lane in plan.op.lanes for op in lane)]
+    plan = _plan(finding)
+    calls = [*plan.first, *(op for lane in plan.lanes for op in lane)]
     return len(calls), sum(len(call_text(op)) for op in calls)

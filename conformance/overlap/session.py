@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, call_text
 from snapspec.conformance.linear import Verdict
 from snapspec.conformance.overlap import AtOnce
 from snapspec.conformance.recordings.judge import Shown, judge
-from snapspec.conformance.recordings.lanes import drawn
-from snapspec.conformance.recordings.recording import Store, Taker
+from snapspec.conformance.recordings.lanes import bars, drawn
+from snapspec.conformance.recordings.recording import Made, Store, Taker
+from snapspec.conformance.report.pictures import of_state
 from snapspec.conformance.session import Diverged, Session
 from snapspec.conformance.subjects.base import PortSubject
 from snapspec.model import ops
@@ -27,6 +29,9 @@ FEWER_TRIES = 12
 
 #: The caller of what comes before and after the calls that overlap.
 LOOKS = "0"
+
+#: Of what the store may have been before, so many are drawn.
+MOST_BEFORE = 2
 
 #: The most steps of the search for an order of one history. One that needs more is left undecided.
 STEPS = 200_000
@@ -61,7 +66,7 @@ class OverlapSession(Session):
             raise self._none("SNAP-LIVE-1", plan, "an answer", f"none: {lost}")
         opinion = judge(recording, STEPS)
         if opinion.shown is not None:
-            raise Diverged(_finding(plan, opinion.shown))
+            raise self.ends(Diverged(_finding(plan, opinion.shown, recording.calls)))
         if opinion.verdict is Verdict.LEGAL:
             self.reached.update(("SNAP-FAIL-2", "SNAP-LIVE-1"))
         changed = self.subject.changed()
@@ -69,8 +74,8 @@ class OverlapSession(Session):
             raise self._none("SNAP-HOLD-1", plan, "every result as it was given", changed)
         self.reached["SNAP-HOLD-1"] += 1
 
-    def _none(self, clause: str, plan: AtOnce, expected: str, came: str) -> Diverged:
-        return Diverged(Finding((Step(plan, Lost(came)),), (Mismatch(clause, expected, came),)))
+    def _none(self, clause: str, plan: AtOnce, expected: str, came: str) -> Exception:
+        return self.ends(Diverged(Finding((Step(plan, Lost(came)),), (Mismatch(clause, expected, came),))))
 
     async def _play(self, plan: AtOnce, taker: Taker) -> None:
         for op in plan.first:
@@ -121,15 +126,21 @@ class OverlapSession(Session):
         return tuple(info for info in value if isinstance(info, Info)) if isinstance(value, tuple) else ()
 
 
-def _finding(plan: AtOnce, shown: Shown) -> Finding:
+def _finding(plan: AtOnce, shown: Shown, made: Sequence[Made]) -> Finding:
     """What is illegal; where only the look at the end shows it, after which calls."""
     lines, mismatches = tuple(drawn(shown)), shown.mismatches
     overlapped = [call for call in shown.calls if call.caller != LOOKS]
+    also: list[Made] = []
     if not overlapped and any(plan.lanes):
         lines += ("", "seen after calls that overlapped:", *(f"  {', '.join(map(call_text, lane))}" for lane in plan.lanes))
         left = Mismatch("SNAP-FAIL-2", "the store as one order of the calls before leaves it", mismatches[0].came)
         mismatches = (left, *mismatches)
-    return Finding((Step(plan, Returned(lines)),), mismatches)
+        also = [call for call in made if str(call.caller) != LOOKS]
+    before = tuple(
+        dict.fromkeys(of_state(state, "Before the call that is seen" if also else "Before these calls") for state in shown.before)
+    )
+    drawn_bars = tuple(replace(bar, caller="the kit") if bar.caller == f"caller {LOOKS}" else bar for bar in bars(shown, also))
+    return Finding((Step(plan, Returned(lines)),), mismatches, bars=drawn_bars, pictures=before[:MOST_BEFORE])
 
 
 def plan_again(session: OverlapSession, plan: AtOnce) -> Callable[[], None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.options import LEVELS as LEVELS
 
 FORMAT = "snapspec report 1"
 
@@ -39,10 +40,6 @@ class Verdict(StrEnum):
     PASSED = "passed"
     NOT_RUN = "not run"
     """Of levels alone: nobody asked for it."""
-
-
-#: The levels, in the order of reports.
-LEVELS = ("core", "content", "usage", "labels", "concurrent", "faults", "durable", "refs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,23 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """One of several calls that overlap: its `number` in the history, and who has called, "" where callers have no names.
+
+    `began` and `ended` are moments, counted from 0; `ended` is None where no answer came. `mark` is "" or "broken", the call that
+    no order has a place for.
+    """
+
+    number: int
+    call: str
+    answer: str
+    began: int
+    ended: int | None
+    caller: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Gap:
     """What one clause allowed, and what came."""
 
@@ -129,8 +143,8 @@ class Found:
     """A distinct finding: the shortest history that shows it.
 
     `at` is what was done when it showed; `histories` and `seconds` is what it took; `after` names the findings, by clause and
-    call, that have to come before it shows; `lanes` is a picture of calls that overlap, in lines of text; `history` is the
-    finding as a file that replays, and `file` its name.
+    call, that have to come before it shows; `lanes` is a picture of calls that overlap, in lines of text, and `bars` are those
+    calls; `history` is the finding as a file that replays, and `file` its name.
     """
 
     number: int
@@ -140,6 +154,7 @@ class Found:
     gaps: tuple[Gap, ...]
     rows: tuple[Row, ...] = ()
     lanes: tuple[str, ...] = ()
+    bars: tuple[Bar, ...] = ()
     pictures: tuple[Picture, ...] = ()
     histories: int = 0
     seconds: float = 0.0
@@ -245,6 +260,8 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"{value!r:.60} is no object")
+        return {name: _typed(get_args(hint)[1], item) for name, item in value.items()}
+    if hint is Any:
         return value
     if origin in (Union, types.UnionType):
         return None if value is None else _typed(get_args(hint)[0], value)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from snapspec.conformance.adapter.refs import ANSWERS
 from snapspec.conformance.clauses import clauses
-from snapspec.conformance.history import Finding, Step, call_text, line
+from snapspec.conformance.history import Finding, Step, call_text, decode_finding, line
 from snapspec.conformance.overlap import OVERLAPPING, AtOnce
 from snapspec.conformance.ref_history import RefFinding, length
+from snapspec.conformance.report.document import Found, Level, Report, Verdict
 from snapspec.conformance.run import Run
 from snapspec.model.guards import Door, Rebase
 from snapspec.model.replies import Mismatch, Returned
@@ -117,15 +118,14 @@ def mismatch_lines(mismatch: Mismatch) -> Iterator[str]:
         yield from textwrap.wrap(f"{title:8} {text}", WIDTH, initial_indent="      ", subsequent_indent=" " * 15)
 
 
-def summary(run: Run, subject: str, without: tuple[str, ...]) -> str:
-    """The last line of a run that found nothing."""
+def summary(run: Run, subject: str) -> str:
+    """The last line of a smoke or a replay that found nothing."""
     reached = run.reached
     known = owed(run.profile, run.refs, run.promise)
     met = [c for c in known if c in reached]
-    verdict = f"CONFORMS IN PART (without {', '.join(without)})" if without else "CONFORMS"
     images = f"{run.power.images} power-cut images, " if run.power.images else ""
     done = f"{images}{run.histories} histories, {run.calls} calls" + (f", {run.restarts} restarts" if run.restarts else "")
-    return f"{verdict}: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
+    return f"CONFORMS: {subject}: {done}, {len(met)} of {len(known)} clauses put to the test"
 
 
 #: What is done to calls, by how its words begin, and how it is told.
@@ -141,11 +141,14 @@ _WAYS = {
 }
 
 
-def disturbance_lines(run: Run) -> Iterator[str]:
-    """How often calls were disturbed, and at how many points each operation met a fault; nothing where nothing was disturbed."""
+def disturbance_lines(disturbed: Mapping[str, int]) -> Iterator[str]:
+    """How often calls were disturbed, and at how many points each operation met a fault; nothing where nothing was disturbed.
+
+    `disturbed` is how often what was done to which operation: `operation: what`.
+    """
     counts: Counter[str] = Counter()
     points: dict[str, set[str]] = defaultdict(set)
-    for what, count in run.disturbed.items():
+    for what, count in disturbed.items():
         operation, _, done = what.partition(": ")
         way = next(way for way in _WAYS if done.startswith(way))
         counts[way] += count
@@ -164,3 +167,63 @@ def progress_line(run: Run, examples: int, left: float | None) -> str:
     doing = "making the finding shorter" if run.shrinking else f"{run.examples} of {examples} {run.counted}"
     remaining = "" if left is None or run.shrinking else f", {left:.0f} s left"
     return f"{doing}, {run.calls} calls, {met} of {len(known)} clauses{remaining}"
+
+
+# --- a report in plain lines
+
+
+def found_lines(found: Found) -> Iterator[str]:
+    """A finding of a report: its history, what was allowed, what came, the clause and its text."""
+    yield from finding_lines(decode_finding(found.history))
+    if found.after:
+        yield ""
+        yield "  It shows only after another finding, in the same history:"
+        yield from (f"    {text}" for text in found.after)
+
+
+def report_lines(report: Report) -> Iterator[str]:
+    """The levels, what was expected and is not so, and the verdict."""
+    width = max(len(level.name) for level in report.levels)
+    for level in report.levels:
+        if level.verdict is not Verdict.NOT_RUN:
+            yield f"{level.name:{width}}  {level.verdict.value:16} {level_text(level)}"
+    yield from (f"expected to fail, {one.clause}: {one.why}" for one in report.expected if one.verdict is Verdict.UNEXPECTED)
+    yield verdict_line(report)
+
+
+def level_text(level: Level) -> str:
+    """What a level did, and why it is not passed."""
+    if not level.clauses:
+        return level.why
+    reached = sum(clause.count > 0 for clause in level.clauses)
+    done = f"{reached} of {len(level.clauses)} clauses"
+    return f"{done}; {level.why}" if level.why else done
+
+
+#: How a verdict of a run is told.
+TOLD = {
+    Verdict.PASSED: "CONFORMS",
+    Verdict.PARTIAL: "CONFORMS IN PART",
+    Verdict.FAILED: "DIVERGES",
+    Verdict.HANG: "HANGS",
+    Verdict.UNEXPECTED: "AN EXPECTED FAILURE IS NONE",
+    Verdict.NOT_REACHED: "NOT DECIDED",
+    Verdict.ERROR: "THE CHECK FAILED",
+}
+
+
+def verdict_line(report: Report) -> str:
+    """The last line of a run: the verdict, and what it stands on."""
+    ran = [level for level in report.levels if level.clauses]
+    searches = {(level.histories, level.calls, level.restarts, level.images, level.seconds) for level in ran}
+    histories, calls, restarts, images = (sum(each[number] for each in searches) for number in range(4))
+    clauses = {clause.id: clause for level in ran for clause in level.clauses}
+    reached = {clause.id for level in ran for clause in level.clauses if clause.count}
+    done = f"{images} power-cut images, " if images else ""
+    done += f"{histories} histories, {calls} calls" + (f", {restarts} restarts" if restarts else "")
+    findings = [one for one in report.findings if one.verdict is not Verdict.EXPECTED]
+    counted = f"{len(findings)} finding{'s' if len(findings) > 1 else ''}, " if findings else ""
+    left_out = dict.fromkeys(level.why for level in ran if level.why)
+    in_part = f" ({'; '.join(left_out)})" if report.verdict is Verdict.PARTIAL and left_out else ""
+    met = f"{len(reached)} of {len(clauses)} clauses put to the test"
+    return f"{TOLD[report.verdict]}{in_part}: {report.subject}: {counted}{done}, {met}"

@@ -354,7 +354,7 @@ def test_the_reference_stands_every_fault_of_a_call(driver: str, pool: bool, his
     """Of a cleanup with nothing to do, of a prepare over a layer, and of one that copies it."""
     with opened(workdir, driver, pool=pool) as session:
         before = session.disturbed.total()
-        assert every_fault(session, WRITTEN[history], at, lambda: True) is None
+        assert session.shows(every_fault(session, WRITTEN[history], at, lambda: True)) is None
         planned = list(single_faults(WRITTEN[history][at], session.seen, session.real()))
         assert before < session.disturbed.total()
         for how in {fault.how for fault in planned} | set(session.real()):

@@ -56,12 +56,12 @@ def right() -> Iterator[Session]:
 
 def found(session: Session, directory: Path, number: int) -> Finding | None:
     """What the quick scenarios find and the first batches, made as short as it gets."""
-    search = Search(session, Limits(permits(str(directory))), time.monotonic() + 60, lambda: None)
+    search = Search(session, Limits(permits(str(directory))), time.monotonic() + 60, lambda: None, first=True)
     search.run_scenarios()
     for batch in range(4):
         if search.best is None:
             search.run_batch(25, number, batch)
-    search.shorten()
+    search.settle()
     return search.best
 
 

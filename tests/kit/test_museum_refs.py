@@ -32,10 +32,12 @@ SOON = ("seed", "seed-noted", "a05", "b01", "c03", "d05", "e05", "f01", "h02", "
 def searched(exhibit: Exhibit, directory: Path, chance: int) -> RefSearch:
     """The search of one process, as `snapspec check` goes about it."""
     numbers = iter(range(chance, chance + 1000))
-    search = RefSearch(in_memory(exhibit.manager), Limits(permits(str(directory))), time.monotonic() + 60, lambda: None)
+    search = RefSearch(
+        in_memory(exhibit.manager), Limits(permits(str(directory))), time.monotonic() + 60, lambda: None, first=True
+    )
     search.between = lambda: search.run_batch(25, next(numbers))
     search.run_scenarios(chance=chance)
-    search.shorten()
+    search.settle()
     return search
 
 

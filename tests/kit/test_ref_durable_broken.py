@@ -76,7 +76,7 @@ def opens(lossy: Lossy) -> tuple[str, str]:
 @pytest.mark.parametrize("lossy", LOSSY, ids=LOSSY_NAMES)
 def test_a_crash_at_a_gate_finds_it(lossy: Lossy, capsys: pytest.CaptureFixture[str]) -> None:
     session = in_memory(lossy.open)
-    search = RefSearch(session, Limits(frozenset()), time.monotonic() + 60, lambda: None)
+    search = RefSearch(session, Limits(frozenset()), time.monotonic() + 60, lambda: None, first=True)
     scenario = Scenario(lossy.name, lossy.calls[:-1], (*lossy.calls[-1:], ref_ops.New("n", "hn")))
     for seed in range(200):
         try:
@@ -85,7 +85,7 @@ def test_a_crash_at_a_gate_finds_it(lossy: Lossy, capsys: pytest.CaptureFixture[
             session.clear()
             search.found(diverged.finding)
             break
-    search.shorten()
+    search.settle()
     shows(lossy, search.best, capsys)
 
 
@@ -114,7 +114,7 @@ def test_a_drawn_run_with_kills_finds_it_and_makes_it_short(
     lossy: Lossy, workdir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with killed(workdir, "copy", opens(lossy)) as session:
-        search = RefKillSearch(session, Limits(permits(str(workdir))), time.monotonic() + 60, lambda: None)
+        search = RefKillSearch(session, Limits(permits(str(workdir))), time.monotonic() + 60, lambda: None, first=True)
         search.run_scenarios()
         for number in range(10):
             if search.wanted():

@@ -34,7 +34,7 @@ def _quietly() -> Iterator[None]:
 
 
 def search(session: RefSession, directory: Path) -> RefSearch:
-    return RefSearch(session, Limits(permits(str(directory))), time.monotonic() + 60, lambda: None)
+    return RefSearch(session, Limits(permits(str(directory))), time.monotonic() + 60, lambda: None, first=True)
 
 
 def by_chance(session: RefSession, seed: int) -> RefFinding:
@@ -54,12 +54,13 @@ def kept(finding: RefFinding, broken: Broken, directory: Path) -> RefFinding:
     """The finding as short as it gets; from its file it shows the same again, and on the right manager nothing."""
     session = in_memory(broken.open)
     looking = search(session, directory)
-    looking.best = finding
-    looking.shorten()
+    looking.found(finding)
+    looking.settle()
     save(directory / "f.json", looking.best, "refs:model:")
     saved = load(directory / "f.json")
     assert saved == looking.best
     assert isinstance(saved, RefFinding)
+    session.aside = frozenset()  # what was found is looked for again
     again = play_again(session, saved)
     assert again is not None
     assert (again.clause, again.told) == (saved.clause, saved.told)

@@ -214,7 +214,7 @@ def test_a_record_that_is_lost_when_reopening_is_found_there() -> None:
 def test_a_store_that_does_not_open_again_is_not_called_again() -> None:
     subject = Watched(lambda op: Failed(ErrorClass.UNKNOWN, "no") if isinstance(op, ops.Reopen) else None)
     with opened(subject) as session:
-        found = scenario(session, iter((ops.Prepare("a"), ops.Reopen(), ops.Stat("a"))))
+        found = session.shows(scenario(session, iter((ops.Prepare("a"), ops.Reopen(), ops.Stat("a")))))
         session.stop()
     assert found is not None
     assert found.clause == "SNAP-OPEN-1"
@@ -358,14 +358,14 @@ def wrong_kind(op: Operation) -> Response | None:
 
 def test_a_scenario_that_conforms_finds_nothing() -> None:
     with opened(Watched()) as session:
-        assert scenario(session, iter(CALLS)) is None
+        assert session.shows(scenario(session, iter(CALLS))) is None
         assert session.calls > len(CALLS), "the looks, and the end of the history"
 
 
 def test_a_replay_makes_the_calls_and_its_own_looks() -> None:
     subject = Watched(wrong_kind)
     with opened(subject) as session:
-        found = scenario(session, iter(CALLS))
+        found = session.shows(scenario(session, iter(CALLS)))
         assert found is not None
         assert (clauses(found), len(found.calls)) == (["SNAP-STAT-1"], 3)
         assert subject.ended == ["clear"]
