@@ -36,11 +36,11 @@ from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report import document
 from snapspec.conformance.report.audit import audit_lines
 from snapspec.conformance.report.document import Report, encode
-from snapspec.conformance.report.document import load as load_report
 from snapspec.conformance.report.merge import merge
 from snapspec.conformance.report.terminal import console, show
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, summary
 from snapspec.conformance.report.verdicts import status
+from snapspec.conformance.report.write import write
 from snapspec.conformance.run import Run, execute
 from snapspec.conformance.serve import serve
 from snapspec.conformance.settings import settings
@@ -125,26 +125,13 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    joined = merge([load_report(path) for path in options.files])
-    for level in joined.levels:
-        print(f"  {level.name:10} {level.verdict.value:12} {level.histories} histories, {level.calls} calls {level.why}".rstrip())
-    for found in joined.findings:
-        told = f"{found.clause} at {found.at}, level {found.level}: {found.verdict.value} {found.reason}"
-        print(f"  {found.number:2}  {told}".rstrip())
-    for one in joined.expected:
-        print(f"  {one.clause}, {one.reason}: {one.verdict.value} {one.why}".rstrip())
-    print(f"{joined.verdict.value.upper()}: {joined.subject}{joined.why and f': {joined.why}'}")
+    joined = merge([document.load(path) for path in options.files])
     if options.out is not None:
-        _write_report(joined, options.out)
+        write(joined, options.out)
+    show(joined, console(), options.out)
+    if joined.why:
+        print(f"snapspec: note: {joined.why}", file=sys.stderr)
     return status(joined.verdict)
-
-
-def _write_report(report: Report, out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "report.json").write_text(json.dumps(encode(report), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CannotRun(f"{out} cannot be written ({error.strerror}): name another directory with --out") from None
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -45,7 +45,8 @@ def session_of(
     if plan.level == "durable" and address.refs:
         return RefKillSession(make_killed_refs(address, surroundings, workspace), runner, plan.deadline, signals)
     if plan.level == "durable":
-        restarted = make_restarted(address, surroundings, workspace, plan.deadline, plan.start, plan.kill)
+        ends = plan.kill, plan.stop, plan.kill_command
+        restarted = make_restarted(address, surroundings, workspace, plan.deadline, plan.start, *ends)
         return RestartSession(restarted, runner, plan.deadline, signals)
     if plan.level == "faults" and not address.refs:
         return FaultSession(make_faulted(address, surroundings, workspace), runner, plan.deadline, signals)

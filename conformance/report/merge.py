@@ -12,6 +12,7 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.report.document import LEVELS, Clause, Expected, Found, Level, Report, Verdict
 from snapspec.conformance.report.expect import judge_expected
 from snapspec.conformance.report.verdicts import of_level, of_run
+from snapspec.conformance.report.write import file_name
 
 #: Of the versions those that must be the same: the others are of the machines.
 _SAME = ("kit", "spec")
@@ -153,30 +154,26 @@ def _unjudged(clause: Clause) -> Clause:
 
 
 def _findings(reports: Sequence[Report]) -> tuple[Found, ...]:
-    """The distinct findings, in the order of levels, numbered from one."""
+    """The distinct findings as they were before they were expected, in the order of levels, numbered from one."""
     shortest: dict[tuple[str, str, str], Found] = {}
-    files: set[str] = set()
-    for number, report in enumerate(reports, 1):
-        for found in report.findings:
-            key = (found.level, found.clause, found.at)
-            if key not in shortest or len(found.rows) < len(shortest[key].rows):
-                shortest[key] = _filed(found, files, number)
+    for found in (found for report in reports for found in report.findings):
+        key = (found.level, found.clause, found.at)
+        if key not in shortest or len(found.rows) < len(shortest[key].rows):
+            shortest[key] = found
     order = {name: number for number, name in enumerate(LEVELS)}
     ordered = sorted(shortest.values(), key=lambda found: order.get(found.level, len(order)))
-    return tuple(replace(found, number=number) for number, found in enumerate(ordered, 1))
+    return tuple(_numbered(found, number) for number, found in enumerate(ordered, 1))
 
 
-def _filed(found: Found, files: set[str], number: int) -> Found:
-    """The finding as it was before it was expected, and with a file of its own: shards give theirs the same names."""
+def _numbered(found: Found, number: int) -> Found:
+    """The finding with a number of its own, by which its file is named too: shards give theirs the same."""
     if found.verdict is Verdict.EXPECTED:
         found = replace(found, verdict=Verdict.FAILED, reason="", link="")
-    if found.file in files:
-        place = PurePath(found.file)
-        file = str(place.with_name(f"{place.stem}-{number}{place.suffix}"))
-        found = replace(found, again=found.again.replace(found.file, file), file=file)
-    if found.file:
-        files.add(found.file)
-    return found
+    found = replace(found, number=number)
+    if not found.file:
+        return found
+    file = str(PurePath(found.file).with_name(file_name(found)))
+    return replace(found, file=file, again=found.again.replace(found.file, file))
 
 
 def _entries(reports: Sequence[Report]) -> tuple[tuple[ExpectedFailure, ...], bool]:

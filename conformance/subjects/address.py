@@ -221,16 +221,31 @@ def make_killed_refs(address: Address, surroundings: Surroundings, workspace: Wo
 
 
 def make_restarted(
-    address: Address, surroundings: Surroundings, workspace: Workspace, deadline: float, start: str, kill: bool
+    address: Address,
+    surroundings: Surroundings,
+    workspace: Workspace,
+    deadline: float,
+    start: str,
+    kill: bool,
+    stop: str = "",
+    kill_command: str = "",
 ) -> Restarted:
-    """The subject, not yet started, whose process the kit starts by the command `start`. CannotRun as `require_process`."""
+    """The subject, not yet started, whose process the kit starts by the command `start`. CannotRun as `require_process`.
+
+    `stop` and `kill_command` end it in place of SIGTERM and SIGKILL, where they are not empty.
+    """
     require_process(address, start, kill)
     contents = _contents(surroundings, workspace)
     if address.kind in OURS:
         return _reference(address, surroundings, workspace, contents, KilledReference)
     subject = _remote(address, contents, workspace, deadline)
-    subject.restarted(command(start), "kill" if kill else "stop")
+    subject.restarted(command(start), "kill" if kill else "stop", *ending(stop, kill_command))
     return subject
+
+
+def ending(stop: str, kill: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The words of the commands that end a driver, empty where there is none. CannotRun when one names no program."""
+    return command(stop, "commands.stop =") if stop else (), command(kill, "commands.kill =") if kill else ()
 
 
 #: What can be served: a driver in this process.

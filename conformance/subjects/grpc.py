@@ -41,6 +41,8 @@ class PluginSubject(PortSubject):
     reopens = False
     process: Process | None = None
     _words: tuple[str, ...] = ()
+    _stop: tuple[str, ...] = ()
+    _kill: tuple[str, ...] = ()
     _place: Path | None = None
 
     def __init__(
@@ -81,9 +83,15 @@ class PluginSubject(PortSubject):
         await probe(self.remotes[0])
         self._note({"kind": "plugin", "address": self.address, "snapshotter": self.snapshotter, "prefix": self.run_prefix})
 
-    def restarted(self, words: tuple[str, ...], how: Literal["stop", "kill"]) -> None:
-        """Before the start: let the server be that command, which the kit ends and starts in each history."""
+    def restarted(
+        self, words: tuple[str, ...], how: Literal["stop", "kill"], stop: tuple[str, ...] = (), kill: tuple[str, ...] = ()
+    ) -> None:
+        """Before the start: let the server be that command, which the kit ends and starts in each history, `how` it says.
+
+        `stop` and `kill` are the commands for that, in place of SIGTERM and SIGKILL.
+        """
         self._words, self.restarts, self._template = words, how, self.address
+        self._stop, self._kill = stop, kill
         self.fresh = DIRECTORY in self.address
 
     async def begin_process(self) -> None:
@@ -94,7 +102,10 @@ class PluginSubject(PortSubject):
         if self.fresh:
             self._place = scratch
             self.address = self._template.replace(DIRECTORY, str(scratch))
-        self.process = Process([word.replace(DIRECTORY, str(scratch)) for word in self._words], scratch / "log")
+        words, stop, kill = (
+            [word.replace(DIRECTORY, str(scratch)) for word in command] for command in (self._words, self._stop, self._kill)
+        )
+        self.process = Process(words, scratch / "log", stop, kill)
         if _is_served(self.address):
             raise CannotRun(f"somebody serves {socket_path(self.address)} already: end that, or name a socket that --start makes")
         self.process.start()

@@ -11,9 +11,12 @@ import pytest
 
 from snapspec.conformance.cli import main
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.history import FORMAT, Finding, Step, encode_finding
 from snapspec.conformance.report.document import Clause, Expected, Found, Level, Report, Row, Verdict, encode, load
 from snapspec.conformance.report.merge import merge
 from snapspec.conformance.report.verdicts import status
+from snapspec.model import ops
+from snapspec.model.replies import Mismatch, Returned
 
 V = Verdict
 
@@ -100,8 +103,9 @@ def test_findings_are_joined_and_numbered_anew() -> None:
         (2, "core", "SNAP-KEY-1", "walk", 6),
         (3, "durable", "SNAP-KEY-2", "stat", 3),
     ]
-    assert len({f.file for f in joined.findings}) == 3, "none writes over another"
-    assert all(f.again == f"replay {f.file} x" and Path(f.file).parent.name == "findings" for f in joined.findings)
+    files = [f"findings/{f.number}-{f.clause}.json" for f in joined.findings]
+    assert [f.file for f in joined.findings] == files, "as they are written"
+    assert [f.again for f in joined.findings] == [f"replay {file} x" for file in files]
     assert [c.verdict for level in joined.levels for c in level.clauses] == [V.FAILED, V.FAILED]
     assert (joined.verdict, status(joined.verdict)) == (V.FAILED, 1)
 
@@ -181,7 +185,9 @@ def test_what_does_not_belong_together_is_refused(reports: list[Report], said: s
 
 def test_the_command_joins_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [str(tmp_path / f"{number}.json") for number in (1, 2)]
-    failed = replace(TWO, findings=(finding("SNAP-KEY-1", 2),))
+    history = encode_finding(Finding((Step(ops.Stat("a"), Returned(None)),), (Mismatch("SNAP-KEY-1", "this", "that"),)))
+    shown = replace(finding("SNAP-KEY-1", 2, file="findings/9-x.json"), history={"format": FORMAT, **history})
+    failed = replace(TWO, findings=(shown,))
     failed = replace(failed, levels=(replace(TWO.levels[0], clauses=(Clause("SNAP-KEY-1", V.FAILED, 1),)),))
     for file, one in zip(files, (ONE, failed), strict=True):
         Path(file).write_text(json.dumps(encode(one)))
@@ -189,11 +195,13 @@ def test_the_command_joins_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["report", *files, "--out", str(out)]) == 1
     assert load(out / "report.json") == merge([ONE, failed])
     said = capsys.readouterr().out
-    assert "SNAP-KEY-1 at stat" in said
-    assert said.splitlines()[-1] == "FAILED: plugin:/x"
+    assert "SNAP-KEY-1" in said
+    assert said.splitlines()[-1] == f"  the report: {out / 'report.html'}"
+    assert sorted(path.name for path in out.iterdir()) == ["findings", "report.html", "report.json", "summary.md"]
+    assert [path.name for path in (out / "findings").iterdir()] == ["1-SNAP-KEY-1.json"]
     assert main(["report", files[0]]) == 2, "a clause was not reached, and one shard is missing"
-    assert "shard 2 of 2 is missing" in capsys.readouterr().out
+    assert "shard 2 of 2 is missing" in capsys.readouterr().err
     assert main(["report", files[0], files[0]]) == 2
     assert "shard 1/2 is there twice" in capsys.readouterr().err
     assert main(["report", *files, "--out", files[0]]) == 2
-    assert "name another directory with --out" in capsys.readouterr().err
+    assert "name another directory with --" in capsys.readouterr().err
