@@ -300,13 +300,14 @@ class RefSession(BaseSession[RefFinding]):
         if self._trouble:
             mismatches = (Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble), *mismatches)
         run = self.free or self.run
+        records = {} if self.free is not None else self.world.records()  # behind gates nothing moves meanwhile
         return RefFinding(
             tuple(self.bursts),
             tuple(self.told()),
             mismatches,
             free=self.free is not None,
             bars=bars(run.events, run.operations, divergence),
-            pictures=around(self.state, divergence),
+            pictures=around(self.watch.belief, divergence, records),
         )
 
     def told(self) -> list[str]:
