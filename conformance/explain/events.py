@@ -227,7 +227,7 @@ class _Refs:
 
 
 def lines(example: Example, whole: bool = False) -> Iterator[str]:
-    """One line for a call that nothing comes between, one for each event elsewhere. `whole`: with what else an answer told."""
+    """One line for a call that nothing comes between, one for each event elsewhere; with `whole`, all that the last one told."""
     operations = {event.call: event for event in example.events if isinstance(event, Begins)}
     for at, event in enumerate(example.events):
         before = example.events[at - 1] if at else None
@@ -235,7 +235,8 @@ def lines(example: Example, whole: bool = False) -> Iterator[str]:
             at_once = isinstance(before, Begins) and before.call == event.call
             begun = operations[event.call]
             asked = f"{call_text(begun.op)}{_where(begun)} " if at_once else ""
-            yield f"{event.call:2}  {asked}-> {_answer(event.response, example.refs)}{_told(event.response) if whole else ''}"
+            more = _told(event.response) if whole and at == len(example.events) - 1 else ""
+            yield f"{event.call:2}  {asked}-> {_answer(event.response, example.refs)}{more}"
         elif isinstance(event, Begins) and not _is_answered_next(example.events, at):
             yield f"{event.call:2}  {call_text(event.op)}{_where(event)} begins"
         elif isinstance(event, Befalls):

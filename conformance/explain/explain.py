@@ -160,19 +160,27 @@ def _illegal(clause: str, entry: Entry, width: int) -> Iterator[Line]:
         yield f"  illegal, of mutant:{entry.exhibit}", "bold red"
         for line in entry.illegal.told:
             yield from _wrapped_line(line, width)
-        yield from _mismatch(entry.illegal.mismatches[0], width)
+        yield from _mismatches(entry.illegal.mismatches, width)
         return
     assert entry.illegal is not None, "there is one"
-    mismatch = judge(entry.illegal).mismatches[0]
+    mismatches = judge(entry.illegal).mismatches
     yield _heading("illegal", entry.illegal), "bold red"
     yield from _history(entry.illegal, width, _alike(entry))
-    yield from _mismatch(mismatch, width)
-    if mismatch.clause != clause:
-        rule = parted()[mismatch.clause].rule
-        yield from _titled(f"it shows as {mismatch.clause}", rule, width, "dim")
+    yield from _mismatches(mismatches, width)
+    named = mismatches[0].clause
+    if clause not in {mismatch.clause for mismatch in mismatches}:
+        yield from _titled(f"it shows as {named}", parted()[named].rule, width, "dim")
 
 
-def _mismatch(mismatch: Mismatch, width: int) -> Iterator[Line]:
-    for title, text in (("allowed", f"{mismatch.expected}  [{mismatch.clause}]"), ("came", mismatch.came)):
-        style = "green" if title == "allowed" else "red"
-        yield from ((line, style) for line, _ in _wrapped(f"{title:8} {text}", width, "      ", " " * 9))
+def _mismatches(mismatches: tuple[Mismatch, ...], width: int) -> Iterator[Line]:
+    """All that was allowed, and what came."""
+    for text in dict.fromkeys(f"{mismatch.expected}  [{mismatch.clause}]" for mismatch in mismatches):
+        yield from ((line, "green") for line in _lines(f"allowed  {text}", width, "      ", " " * 15))
+    for text in dict.fromkeys(mismatch.came for mismatch in mismatches):
+        yield from ((line, "red") for line in _lines(f"came     {text}", width, "      ", " " * 15))
+
+
+def _lines(text: str, width: int, first: str, others: str) -> list[str]:
+    """The text in lines, in which a clause's id is not broken."""
+    wrapper = textwrap.TextWrapper(width, first, others, break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text)

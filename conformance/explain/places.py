@@ -159,7 +159,8 @@ def _within(node: ast.AST, around: ast.stmt | ast.expr | None = None) -> Iterato
         around = node
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and around is not None:
         yield around, node.value
-    table = isinstance(node, ast.Dict | ast.Tuple | ast.Set | ast.List) and around is not None and _height(around) > MOST
+    tall = around is not None and _height(around) > (1 if isinstance(node, ast.Dict) else MOST)
+    table = tall and isinstance(node, ast.Dict | ast.Tuple | ast.Set | ast.List)
     for child in ast.iter_child_nodes(node):
         yield from _within(child, child if table and isinstance(child, ast.expr) else around)
 

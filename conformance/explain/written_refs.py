@@ -95,7 +95,7 @@ SCRIPTS: tuple[Script, ...] = (
     Script("REF-NEW-4", (*_CHILD, Release("he"), Prune()), _pruned("e")),
     Script("REF-COMMIT-1", (*_PAIR, Size("hm")), RefReturned(GotSize(4096))),
     Script("REF-COMMIT-2", (*_CHILD, Commit("hn", "d", "hd"), Release("he"), Prune()), _pruned("e")),
-    Script("REF-COMMIT-3", (*_FILLED, New("n", "hn", "he"), Read("hn")), _without_file),
+    Script("REF-COMMIT-3", (*_FILLED, Read("he")), _without_file),
     Script(
         "REF-COMMIT-4",
         (*_M, Broken(Commit("hm", "e", "he"), "cancel", RefCancelled()), Said(Size("hm"), RefReturned(GotSize(4096)))),
