@@ -22,6 +22,8 @@ from snapspec.conformance.report.document import Level, Report
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
 from snapspec.conformance.settings import Search, Settings, searches
 from snapspec.conformance.spread import gathered, spread
+from snapspec.conformance.started import driver_started
+from snapspec.conformance.subjects.grpc import DIRECTORY
 
 
 class Checking:
@@ -52,8 +54,8 @@ class Checking:
     def make(self, search: Search) -> Outcome:
         """Make the search, in as many processes as the settings say."""
         before = self.kept(search)
-        with _written(before) as file:
-            plans = shared(replace(search.plan, kept=file), self.chosen.jobs)
+        with _written(before) as file, self.served(search) as plan:
+            plans = shared(replace(plan, kept=file), self.chosen.jobs)
             outcome = make(plans, lambda run: self.progress(search, run))
         self.keep(search, outcome, before)
         if self.database is not None and not (outcome.trouble or outcome.fault or self.chosen.first):
@@ -62,6 +64,17 @@ class Checking:
                 if kind_of(gone) not in shown:
                     drop(self.database, self.chosen.name, search.name, gone)
         return outcome
+
+    @contextmanager
+    def served(self, search: Search) -> Iterator[Plan]:
+        """The plan of the search, with a driver that is started for it, where a command says how; at level durable each process
+        starts one of its own.
+        """
+        if not self.chosen.start or search.plan.start:
+            yield search.plan
+            return
+        with driver_started(self.chosen.subject, self.chosen.start, self.chosen.stop) as driver:
+            yield replace(search.plan, subject=search.plan.subject.replace(self.chosen.subject, driver.subject))
 
     def kept(self, search: Search) -> list[Finding | RefFinding]:
         """What earlier checks have kept of that search. Those of power cuts are not looked for again."""
@@ -104,11 +117,17 @@ class Spread(Checking):
     def make(self, search: Search) -> Outcome:
         """See `Checking`: in parts, of which each worker makes some."""
         before = self.kept(search)
+        alone = bool(self.chosen.start) and DIRECTORY not in self.chosen.start
         with _written(before) as file:
-            plans = shared(replace(search.plan, kept=file), self.workers)
-            outcome = spread(self.directory, search.name, plans, lambda plan: make([plan], lambda _: None))
+            plans = shared(replace(search.plan, kept=file), 1 if alone else self.workers)
+            outcome = spread(self.directory, search.name, plans, lambda plan: self._part(search, plan))
         self.keep(search, outcome, before)
         return outcome
+
+    def _part(self, search: Search, plan: Plan) -> Outcome:
+        """One part of a search, on a driver of its own where one is to be started."""
+        with self.served(Search(search.levels, plan)) as served:
+            return make([served], lambda _: None)
 
     def report(self) -> Report:
         """See `Checking`."""

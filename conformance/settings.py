@@ -16,6 +16,7 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.report.document import LEVELS
 from snapspec.conformance.session import DEADLINE
+from snapspec.conformance.started import require_start
 from snapspec.conformance.subjects.address import parse, require_image, require_in_process, require_process
 from snapspec.conformance.subjects.grpc import DIRECTORY
 
@@ -180,6 +181,8 @@ def _with_levels(chosen: Settings, levels: Sequence[str], by_command: bool) -> S
         raise CannotRun(wrong)
     if "durable" not in why:
         _require_durable(chosen)
+    if chosen.start and set(why) != {"durable"}:
+        require_start(parse(chosen.subject), chosen.start)
     return replace(chosen, levels=tuple(why))
 
 
