@@ -11,11 +11,11 @@ MUTATED ?= impl model
 SAMPLE  ?= 1
 LINKS  := $(addprefix $(FARM)/,$(ROOMS))
 # Debian package and the program of it that tells whether it is there already, be it from another source.
-DEBIAN := containerd:containerd runc:runc btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs e2fsprogs:mkfs.ext4 fuse3:fusermount3 busybox-static:busybox chromium:chromium
+DEBIAN := containerd:containerd runc:runc btrfs-progs:mkfs.btrfs xfsprogs:mkfs.xfs e2fsprogs:mkfs.ext4 fuse3:fusermount3 busybox-static:busybox chromium:chromium redis-server:redis-server
 # Nothing that is installed is removed for these: where Docker's containerd.io is, Debian's containerd would displace it.
 APT    := DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends --no-remove
 
-.PHONY: help setup packages check test tests deep lint types proto diagrams museum bench mutation clean
+.PHONY: help setup packages check test tests deep lint types proto diagrams examples museum bench mutation clean
 
 help:
 	@echo "make check   sets up, then checks the reference on the embedded default"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench   measures the model and the reference"
 	@echo "make proto   generates the gRPC stubs again"
 	@echo "make diagrams  writes the model's diagrams into spec.md"
+	@echo "make examples  writes the examples of snapspec explain: about a minute"
 	@echo "make museum  tries the checker on the known bugs, and writes its track record: about four minutes"
 	@echo "make mutation  runs mutants of impl and model through the kit, for hours: SAMPLE=10 runs each tenth, MUTATED=impl one room"
 	@echo "make clean   removes what make has made"
@@ -87,6 +88,10 @@ proto: setup
 diagrams: setup
 	@echo "diagrams: writing the model's diagrams into spec.md"
 	@$(BIN)/python tests/write_diagrams.py
+
+examples: setup
+	@echo "examples: a legal and an illegal history of each clause, for snapspec explain"
+	@$(BIN)/python -m snapspec.conformance.explain.examples
 
 museum: setup
 	@echo "museum: the checker on the known bugs"

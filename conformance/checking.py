@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from snapspec.conformance.aside import kind_of
+from snapspec.conformance.database import drop, keep, kept, open_database
+from snapspec.conformance.history import Finding, encode_finding
 from snapspec.conformance.outcome import Outcome, outcome_of
 from snapspec.conformance.plan import Plan
+from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.build import report
 from snapspec.conformance.report.document import Level, Report
 from snapspec.conformance.run import Run, execute, shared, shorten_stuck
@@ -28,6 +36,7 @@ class Checking:
         self.began = time.monotonic()
         self.date = datetime.now(UTC).isoformat(timespec="seconds")
         self.outcomes: dict[str, Outcome] = {}
+        self.database = open_database(chosen.database) if chosen.database else None
 
     def search_of(self, level: str) -> Search | None:
         """The search that decides about the level."""
@@ -42,7 +51,30 @@ class Checking:
 
     def make(self, search: Search) -> Outcome:
         """Make the search, in as many processes as the settings say."""
-        return make(shared(search.plan, self.chosen.jobs), lambda run: self.progress(search, run))
+        before = self.kept(search)
+        with _written(before) as file:
+            plans = shared(replace(search.plan, kept=file), self.chosen.jobs)
+            outcome = make(plans, lambda run: self.progress(search, run))
+        self.keep(search, outcome, before)
+        if self.database is not None and not (outcome.trouble or outcome.fault or self.chosen.first):
+            shown = {kind_of(entry.finding) for entry in outcome.found}
+            for gone in before:
+                if kind_of(gone) not in shown:
+                    drop(self.database, self.chosen.name, search.name, gone)
+        return outcome
+
+    def kept(self, search: Search) -> list[Finding | RefFinding]:
+        """What earlier checks have kept of that search. Those of power cuts are not looked for again."""
+        if self.database is None or search.plan.power:
+            return []
+        return kept(self.database, self.chosen.name, search.name)
+
+    def keep(self, search: Search, outcome: Outcome, before: Sequence[Finding | RefFinding]) -> None:
+        """Keep what is new of the findings."""
+        known = {kind_of(found) for found in before}
+        for entry in outcome.found:
+            if self.database is not None and kind_of(entry.finding) not in known:
+                keep(self.database, self.chosen.name, search.name, entry.finding)
 
     def level(self, name: str) -> Level:
         """The verdict of the level, whose search is made if it was not."""
@@ -55,8 +87,10 @@ class Checking:
 
     def report(self) -> Report:
         """The report of all that was made."""
+        notes = [self.database.note] if self.database is not None and self.database.note else []
         made = [(search, self.outcomes[search.name]) for search in self.searches if search.name in self.outcomes]
-        return report(self.chosen, made, self.date, time.monotonic() - self.began)
+        whole = report(self.chosen, made, self.date, time.monotonic() - self.began)
+        return replace(whole, notes=(*whole.notes, *notes))
 
 
 class Spread(Checking):
@@ -69,8 +103,12 @@ class Spread(Checking):
 
     def make(self, search: Search) -> Outcome:
         """See `Checking`: in parts, of which each worker makes some."""
-        plans = shared(search.plan, self.workers)
-        return spread(self.directory, search.name, plans, lambda plan: make([plan], lambda _: None))
+        before = self.kept(search)
+        with _written(before) as file:
+            plans = shared(replace(search.plan, kept=file), self.workers)
+            outcome = spread(self.directory, search.name, plans, lambda plan: make([plan], lambda _: None))
+        self.keep(search, outcome, before)
+        return outcome
 
     def report(self) -> Report:
         """See `Checking`."""
@@ -79,6 +117,18 @@ class Spread(Checking):
             if made is not None:
                 self.outcomes[search.name] = made
         return super().report()
+
+
+@contextmanager
+def _written(before: Sequence[Finding | RefFinding]) -> Iterator[str]:
+    """The findings in a file for the processes; its name, "" where there are none."""
+    if not before:
+        yield ""
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="snapspec-", suffix=".jsonl", encoding="utf-8") as file:
+        file.writelines(json.dumps(encode_finding(found)) + "\n" for found in before)
+        file.flush()
+        yield file.name
 
 
 def make(plans: Sequence[Plan], progress: Callable[[Run], None]) -> Outcome:

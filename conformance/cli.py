@@ -1,4 +1,4 @@
-"""The command `snapspec`: smoke, check, replay, record, audit, serve, vectors, doctor, museum.
+"""The command `snapspec`: smoke, check, replay, record, audit, serve, vectors, explain, completion, doctor, museum.
 
 Exit status: 0 conforms, 1 diverges, 2 could not run.
 """
@@ -17,9 +17,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
-from snapspec.conformance import doctor, driver_init, front, machine
+from snapspec.conformance import completion, doctor, driver_init, front, machine
 from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.explain.explain import explain
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load
 from snapspec.conformance.linear import Verdict
@@ -76,6 +77,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _doctor(_: argparse.Namespace) -> int:
     sys.stdout.write(doctor.report(machine.survey()))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    explain(options.clause)
+    return 0
+
+
+def _completion(options: argparse.Namespace) -> int:
+    print(completion.script(parser(_ACTIONS), options.shell))
     return 0
 
 
@@ -273,5 +284,7 @@ _ACTIONS: dict[str, Action] = {
     "serve": _serve,
     "vectors": _vectors,
     "museum": _museum,
+    "explain": _explain,
+    "completion": _completion,
     "doctor": _doctor,
 }

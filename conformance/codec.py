@@ -16,7 +16,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from snapspec.conformance import durable, faults, overlap, schedule
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.report import document as report
-from snapspec.model import guards, nodes, ops, ref_ops, replies, state, tree, values
+from snapspec.model import guards, nodes, ops, ref_ops, ref_outcomes, ref_replies, replies, state, tree, values
 from snapspec.model.frozen import Map
 
 #: Two surrogates that would be one character, were they not two.
@@ -24,7 +24,23 @@ _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 _MODULES: dict[str, ModuleType] = {
     m.__name__.rsplit(".", 1)[1]: m
-    for m in (ops, ref_ops, values, replies, tree, nodes, state, guards, schedule, durable, faults, overlap, report)
+    for m in (
+        ops,
+        ref_ops,
+        ref_outcomes,
+        ref_replies,
+        values,
+        replies,
+        tree,
+        nodes,
+        state,
+        guards,
+        schedule,
+        durable,
+        faults,
+        overlap,
+        report,
+    )
 }
 
 
@@ -44,6 +60,8 @@ def encode(value: object) -> Any:
             return {"is": "map", "items": [[encode(k), encode(v)] for k, v in value.items()]}
         case tuple() | list():
             return [encode(item) for item in value]
+        case frozenset():
+            return {"is": "set", "items": [encode(item) for item in sorted(value)]}
         case _ if is_dataclass(value) and not isinstance(value, type):
             shown = {f.name: encode(getattr(value, f.name)) for f in fields(value) if getattr(value, f.name) != _default(f)}
             return {"is": _tag(value), **shown}
@@ -64,6 +82,8 @@ def decode(document: Any) -> Any:
             return _text(text)
         case {"is": "map", "items": list(items)} if all(isinstance(item, list) and len(item) == 2 for item in items):
             return Map((decode(k), decode(v)) for k, v in items)
+        case {"is": "set", "items": list(items)} if all(isinstance(item, str) for item in items):
+            return frozenset(items)
         case {"is": str(tag), **rest}:
             return _made(tag, {str(key): item for key, item in rest.items()})
         case _:

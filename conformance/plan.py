@@ -16,7 +16,8 @@ class Plan:
     number. With `first` the first finding ends the search.
 
     Where it takes up what another process has left: `aside` are the kinds of finding that are known, in the form of
-    `aside.encode_kinds`, `drawn` is how many histories have been made, and `hangs` how many calls did not answer."""
+    `aside.encode_kinds`, `drawn` is how many histories have been made, and `hangs` how many calls did not answer.
+    `kept` is a file of findings of earlier runs, a line each, which are looked for first."""
 
     task: str
     subject: str
@@ -39,3 +40,4 @@ class Plan:
     aside: tuple[Any, ...] = ()
     drawn: int = 0
     hangs: int = 0
+    kept: str = ""

@@ -308,6 +308,7 @@ class RefSession(BaseSession[RefFinding]):
         if self._trouble:
             mismatches = (Mismatch("SNAP-LIVE-1", "an answer of the driver", self._trouble), *mismatches)
         run, op = self.free or self.run, divergence.op if divergence is not None else None
+        records = {} if self.free is not None else self.world.records()  # behind gates nothing moves meanwhile
         return RefFinding(
             tuple(self.bursts),
             tuple(self.told()),
@@ -315,7 +316,7 @@ class RefSession(BaseSession[RefFinding]):
             free=self.free is not None,
             call=call_name(op) if isinstance(op, RefOperation) else "",
             bars=bars(run.events, run.operations, divergence),
-            pictures=around(self.state, divergence),
+            pictures=around(self.watch.belief, divergence, records),
         )
 
     def told(self) -> list[str]:

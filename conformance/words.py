@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snapspec.conformance import options
+from snapspec.conformance.completion import SHELLS
 from snapspec.conformance.driver_file import NAME as DRIVER_FILE
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.serve import ROOT
@@ -119,6 +120,14 @@ def _museum(command: argparse.ArgumentParser) -> None:
     command.add_argument("--write", type=Path, metavar="FILE", help="put the track record into this file, between its marks")
 
 
+def _explain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("clause", nargs="?", default="", help="SNAP-COMMIT-4, or a family, SNAP-COMMIT (default: all families)")
+
+
+def _completion(command: argparse.ArgumentParser) -> None:
+    command.add_argument("shell", choices=SHELLS, help="for bash: source <(snapspec completion bash)")
+
+
 def _doctor(_: argparse.ArgumentParser) -> None:
     """Nothing."""
 
@@ -134,6 +143,8 @@ _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "serve": ("serve a driver as a proxy plugin of containerd, until SIGTERM", _serve),
     "vectors": ("write histories with what each call may answer, for those who check by themselves", _vectors),
     "museum": ("the checker's track record: known bugs, each found and how fast", _museum),
+    "explain": ("a clause, why it is there, what the model makes of it, and a legal and an illegal example", _explain),
+    "completion": ("print the script by which a shell completes these words", _completion),
     "doctor": ("what this machine permits, and why not more", _doctor),
 }
 

@@ -33,7 +33,7 @@ from snapspec.conformance.durable.restart import replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.faults.points import watched
 from snapspec.conformance.files import permits
-from snapspec.conformance.history import Finding, encode_finding, line, load
+from snapspec.conformance.history import Finding, decode_finding, encode_finding, line, load
 from snapspec.conformance.kind import decode_kinds
 from snapspec.conformance.kinds import promise_of, search_of, session_of
 from snapspec.conformance.machine import enter
@@ -291,6 +291,7 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     draw = _drawing(plan, search)
     if isinstance(search, RefSearch):
         search.between = draw
+    _look_for_kept(plan, search)
     search.run_scenarios(plan.number, plan.workers, plan.seed)
     if isinstance(search, RefSearch):
         for name, schedules in search.schedules.items():
@@ -302,6 +303,18 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
     while draw():
         pass
     search.settle()
+
+
+def _look_for_kept(plan: Plan, search: Search | RefSearch | OverlapSearch) -> None:
+    """Make the histories of findings again that earlier runs have kept, those that fall to this process."""
+    lines = Path(plan.kept).read_text(encoding="utf-8").splitlines() if plan.kept else []
+    for line_ in lines[plan.number :: plan.workers]:
+        kept: Any = decode_finding(json.loads(line_))
+        if search.wanted() and isinstance(kept, RefFinding) == isinstance(search, RefSearch):
+            found: Any = search.again(kept)
+            if found is not None:
+                search.found(found)
+                search.settle()
 
 
 def _drawing(plan: Plan, search: Search | RefSearch | OverlapSearch) -> Callable[[], bool]:

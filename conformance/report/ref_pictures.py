@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from snapspec.conformance.history import call_text
+from snapspec.conformance.ref_watch import Records
 from snapspec.conformance.ref_words import answer_text
 from snapspec.conformance.report.document import Bar, Picture
 from snapspec.conformance.report.pictures import entitled, of_records, of_ref_state
 from snapspec.conformance.schedule import Answered, Choice, Move
 from snapspec.model import refs
-from snapspec.model.linear import Divergence
+from snapspec.model.linear import Belief, Divergence
 from snapspec.model.ref_ops import RefOperation
-from snapspec.model.refs import Record, RefRefused, RefState
+from snapspec.model.refs import RefRefused, RefState
 
 Events = Sequence[Choice | Answered]
 
@@ -69,34 +71,44 @@ def _overlapping(began: Mapping[int, int], ended: Mapping[int, int], deaths: Seq
 # --- states
 
 
-def around(state: RefState, divergence: Divergence | None) -> tuple[Picture, ...]:
-    """The state before what `divergence` is of, and one that is allowed after it; at rest, what the manager has instead.
+def around(belief: Belief, divergence: Divergence | None, records: Records) -> tuple[Picture, ...]:
+    """The state before what `divergence` is of, and one that is allowed after it; what the manager has, where that is another.
 
-    Without a divergence of the model the state alone, which is the last that is known.
+    `belief` is what the history allowed until then, `records` what the manager has, empty where that is not known. Without a
+    divergence of the model the state alone, the last that is known.
     """
     if divergence is None:
-        return (of_ref_state(state, "The last state that the history allows"),)
+        return (of_ref_state(belief.state, "The last state that the history allows"),)
     if isinstance(divergence.op, RefOperation):
-        return _around_call(state, divergence.op)
-    allowed = of_ref_state(state, "What the history allows")
-    return (allowed, of_records(divergence.response, "What the manager has")) if _records(divergence.response) else (allowed,)
+        return _around_call(belief, divergence.op, records)
+    looked_at = divergence.response if isinstance(divergence.response, Mapping) else records
+    return _beside(belief.state, looked_at, "What the history allows")
 
 
-def _records(response: object) -> bool:
-    """Whether these are a manager's records, each with the number of its open handles."""
-    return isinstance(response, Mapping) and all(
-        isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Record) for value in response.values()
-    )
+def _beside(state: RefState, records: Records, title: str) -> tuple[Picture, ...]:
+    """The records of the state and those of the manager, where they are not the same; else the whole state."""
+    known = {
+        name: (record, sum(handle.open and handle.record == name for handle in state.handles.values()))
+        for name, record in state.records.items()
+    }
+    if not records or known == dict(records):
+        return (of_ref_state(state, title),)
+    return of_records(known, title), of_records(records, "What the manager has")
 
 
-def _around_call(state: RefState, op: RefOperation) -> tuple[Picture, ...]:
+def _around_call(belief: Belief, op: RefOperation, records: Records) -> tuple[Picture, ...]:
+    """Where the call has taken effect already, for others have seen it, one state: the one that it is to leave."""
     text = call_text(op)
+    ahead = [world for world in belief.worlds if not any(belief.calls[number].op == op for number in world.landed)]
+    if not ahead:
+        return _beside(belief.state, records, f"At the end of {text}, as others have seen it")
+    state = replace(belief, worlds=frozenset(ahead)).state
     before = of_ref_state(state, f"Before the end of {text}")
     outcomes = refs.outcomes(state, op)
     ends = list(dict.fromkeys(of_ref_state(outcome.state, "") for outcome in outcomes))
     others = [end for end in ends if end != entitled(before, "")]
     if not others:
         what = "be refused" if all(isinstance(outcome.reply, RefRefused) for outcome in outcomes) else "change nothing drawn here"
-        return (entitled(before, f"{before.title}, and after it: it is to {what}"),)
+        return _beside(state, records, f"{before.title}, and after it: it is to {what}")
     which = f", as one of {len(ends)} allowed ends leaves it" if len(ends) > 1 else ", as it is to be"
     return before, entitled(others[0], f"After {text}{which}")

@@ -45,8 +45,8 @@ def console() -> Console:
 def show(report: Report, shown: Console, out: Path | None, *, quiet: bool = False) -> None:
     """Print the report; `quiet`: the verdict alone. `out` is where the whole report was written."""
     if not quiet:
-        for level in report.levels:
-            _beside(level, shown)
+        for beside in dict.fromkeys(line for level in report.levels for line in _beside(level)):
+            shown.print(Text(f"  {beside}", "dim"))
         for found in report.findings:
             shown.print()
             for line in finding_text(found, len(report.findings)):
@@ -60,10 +60,10 @@ def show(report: Report, shown: Console, out: Path | None, *, quiet: bool = Fals
         shown.print(f"  the report: {out / 'report.html'}")
 
 
-def _beside(level: Level, shown: Console) -> None:
+def _beside(level: Level) -> Iterator[str]:
     """What the level ran on, and what else it did."""
-    for line in dict.fromkeys([*([f"on {level.note}"] if level.note else []), *level.lines]):
-        shown.print(Text(f"  {line}", "dim"))
+    yield from [f"on {level.note}"] if level.note else []
+    yield from level.lines
 
 
 def _loose_ends(report: Report) -> Iterator[Text]:

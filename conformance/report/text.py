@@ -48,8 +48,14 @@ def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list
         return [c for c in clauses() if c.startswith("REF-") and c not in elsewhere]
     profile = profile or Profile()
     through_containerd = profile.door is Door.METADATA
-    # A driver need not have labels of its own, and nothing here overlaps or dies.
-    left_out = {"SNAP-FAIL-2", "SNAP-LABEL-3", "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2", "DOOR-GC-3"}
+    # A driver need not have labels of its own, nor refuse to rename a directory; and nothing here overlaps or dies.
+    left_out = {
+        "SNAP-FAIL-2",
+        "SNAP-LABEL-3",
+        "SNAP-CONTENT-4",
+        "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2",
+        "DOOR-GC-3",
+    }
     levels = ("SNAP-FAULT-", "SNAP-DURABLE-", "SNAP-POWER-")
     left_out |= {c for c in clauses() if c.startswith(levels) and not (promise and c.startswith(promise))}
     if not profile.wire:

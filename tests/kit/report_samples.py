@@ -204,13 +204,13 @@ def sample() -> Report:
     levels = tuple(
         Level(
             name,
-            Verdict.NOT_RUN if name == "durable" else (Verdict.FAILED, Verdict.PASSED, Verdict.PARTIAL, Verdict.HANG)[n % 4],
+            Verdict.NOT_RUN if name == "durable" else (Verdict.FAILED, Verdict.PASSED, Verdict.EXPECTED, Verdict.HANG)[n % 4],
             f"why {name}",
             "on a pool",
-            histories=10 * n,
-            calls=300 * n,
-            restarts=n,
-            images=n,
+            histories=5120 * n,
+            calls=153600 * n,
+            restarts=120 * n,
+            images=400 * n,
             seconds=70.0 * n,
             clauses=()
             if name == "durable"

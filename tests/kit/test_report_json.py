@@ -71,7 +71,7 @@ def as_file(report: Report) -> Any:
     return json.loads(json.dumps(encode(report)))
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(reports)
 def test_every_report_is_as_the_schema_says_and_comes_back(report: Report) -> None:
     assert VALIDATOR.is_valid(as_file(report))
@@ -105,7 +105,7 @@ def every_place(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
 PLACES = [path for path in every_place(as_file(sample())) if path]
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(st.sampled_from(PLACES), st.sampled_from([None, True, [["x"]], {"x": {}}, 1.5]))
 def test_a_report_with_something_else_anywhere_is_refused(path: tuple[Any, ...], instead: Any) -> None:
     damaged = as_file(sample())

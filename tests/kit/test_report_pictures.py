@@ -176,9 +176,13 @@ def test_bursts_of_refs_are_bars_and_their_states_stand_in_the_finding() -> None
     prune, get = finding.bars
     assert (prune.call, prune.mark, get.call, get.mark) == ("prune()", "broken", "get('d', 'hg', 'x')", "")
     assert prune.began < get.began < (get.ended or 0) < (prune.ended or 0)
-    (picture,) = finding.pictures
-    assert Arrow("hg", "d", "holds") in picture.arrows
-    assert unlocked().pictures[0].title.endswith("it is to be refused")
+    allowed, has = finding.pictures
+    assert {box.name for box in allowed.boxes} == {"c", "d", "e"}
+    assert (has.title, [box.name for box in has.boxes]) == ("What the manager has", ["e"])
+    refused, has = unlocked().pictures
+    assert refused.title.endswith("it is to be refused")
+    assert refused.arrows == (Arrow("m", "e", "pair"),)
+    assert (len(has.boxes), has.arrows) == (1, ())
     assert unlocked().bars == (), "nothing overlaps in it"
 
 
