@@ -272,8 +272,9 @@ def test_a_driver_that_is_right_passes(here: Path) -> None:
 
 
 @pytest.mark.deep
+@pytest.mark.root
 def test_a_driver_that_is_wrong_fails_and_its_report_is_kept(here: Path) -> None:
-    driver(here, "mutant:a21", "refs")
+    driver(here, "mutant:s05", "core")
     job = Job(here, {}).run()
     assert job.status == 1, job.said
     kept = here / job.came["Keep the report"]["path"]
