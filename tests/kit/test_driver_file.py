@@ -174,7 +174,7 @@ EXPECTED = '[[expected]]\nclause = "SNAP-KEY-1"\nreason = "r"\nlink = "https://x
         (DRIVER + f"[run]\nbudget = '{'9' * 400}'\n", "which is no time"),
         (DRIVER + "[run]\ndeadline = '0s'\n", "run.deadline is '0s', which is no time"),
         (DRIVER + "[run]\nprofile = 'nightlies'\n", "run.profile is 'nightlies', which is no profile: write nightly"),
-        (DRIVER + "[run]\ndatabase = 'localhost'\n", 'no address of a database: write "redis://HOST:PORT/NUMBER"'),
+        (DRIVER + "[run]\ndatabase = 'mysql://x'\n", "no database: write a directory, redis://HOST:PORT/DB or github:"),
         # expected failures
         (DRIVER + "[expected]\nclause = 'SNAP-KEY-1'\n", r"expected is a table: write each .*, \[\[expected\]\]"),
         (DRIVER.replace("[driver]", "expected = ['x']\n[driver]"), r"expected is a list: write each .*, \[\[expected\]\]"),
