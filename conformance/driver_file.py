@@ -21,6 +21,7 @@ from snapspec.conformance import machines, ref_draw
 from snapspec.conformance.clauses import clauses
 from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.options import PROFILES
 from snapspec.conformance.report.document import LEVELS
 from snapspec.conformance.subjects.address import Address, parse
 from snapspec.conformance.subjects.grpc import DIRECTORY
@@ -28,9 +29,6 @@ from snapspec.conformance.times import seconds
 
 #: The file that is taken from the working directory.
 NAME = "snapspec.toml"
-
-#: How a run draws: the same each time, or anew.
-PROFILES = ("ci", "nightly")
 
 #: Of the kinds of subjects those that are behind a socket, which a command can begin to serve.
 SERVED = ("containerd", "plugin")
@@ -47,6 +45,9 @@ _KEYS = {
 
 T = TypeVar("T")
 D = TypeVar("D")
+
+#: What a database begins with that is no directory.
+_DATABASES = ("redis", "rediss", "github")
 
 #: The largest number that means anything here.
 _MOST = 1_000_000
@@ -278,9 +279,10 @@ def _command(value: Any) -> str:
 
 
 def _database(value: Any) -> str:
-    if not re.fullmatch(r"[a-z]+://\S+", _text(value)):
-        raise ValueError(f'is {_shown(value)}, which is no address of a database: write "redis://HOST:PORT/NUMBER"')
-    return str(value)
+    kind = re.match("([a-z]+):", text := _text(value))
+    if kind is not None and kind[1] not in _DATABASES:
+        raise ValueError(f"is {_shown(text)}, which is no database: write a directory, redis://HOST:PORT/DB or github:OWNER/REPO")
+    return text
 
 
 def _link(value: Any) -> str:

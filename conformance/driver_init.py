@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from snapspec.conformance.driver_file import PROFILES, optional
+from snapspec.conformance.driver_file import optional
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.options import PROFILES
 from snapspec.conformance.report.document import LEVELS
 from snapspec.conformance.subjects.address import parse
 

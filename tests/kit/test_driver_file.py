@@ -174,11 +174,11 @@ EXPECTED = '[[expected]]\nclause = "SNAP-KEY-1"\nreason = "r"\nlink = "https://x
         (DRIVER + f"[run]\nbudget = '{'9' * 400}'\n", "which is no time"),
         (DRIVER + "[run]\ndeadline = '0s'\n", "run.deadline is '0s', which is no time"),
         (DRIVER + "[run]\nprofile = 'nightlies'\n", "run.profile is 'nightlies', which is no profile: write nightly"),
-        (DRIVER + "[run]\ndatabase = 'localhost'\n", 'no address of a database: write "redis://HOST:PORT/NUMBER"'),
+        (DRIVER + "[run]\ndatabase = 'mysql://x'\n", "no database: write a directory, redis://HOST:PORT/DB or github:"),
         # expected failures
         (DRIVER + "[expected]\nclause = 'SNAP-KEY-1'\n", r"expected is a table: write each .*, \[\[expected\]\]"),
         (DRIVER.replace("[driver]", "expected = ['x']\n[driver]"), r"expected is a list: write each .*, \[\[expected\]\]"),
-        (DRIVER + EXPECTED.replace("KEY-1", "KYE-1"), r"expected\[1\].clause is 'SNAP-KYE-1', .*: write SNAP-KEY-1"),
+        (DRIVER + EXPECTED.replace("SNAP-KEY-1", "snap-KEY-1"), r"expected\[1\].clause is 'snap-KEY-1', .*: write SNAP-KEY-1"),
         (DRIVER + EXPECTED.replace("SNAP-KEY-1", "nothing"), "which is no clause of the spec: its ids are in spec.md"),
         (DRIVER + EXPECTED.replace("clause", "clauses"), r"expected\[1\].clauses is no key of this file: write clause"),
         (DRIVER + EXPECTED.replace('reason = "r"', ""), r'expected\[1\].reason is missing: write reason = "..."'),
