@@ -165,7 +165,7 @@ def _check(options: argparse.Namespace) -> int:
     _place(out)
     quiet = options.quiet or options.json
     if not quiet:
-        print(chosen.command)
+        print(chosen.command, flush=True)
     report = front.run(replace(chosen, out=out), quiet=quiet)
     for note in report.notes:
         print(f"snapspec: note: {note}", file=sys.stderr)

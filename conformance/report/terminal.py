@@ -55,9 +55,9 @@ def show(report: Report, shown: Console, out: Path | None, *, quiet: bool = Fals
         shown.print(table(report))
         for line in _loose_ends(report):
             shown.print(line)
+        if out is not None:
+            shown.print(f"  the report: {out / 'report.html'}")
     shown.print(Text(verdict_line(report), LOOKS[report.verdict][1]))
-    if out is not None and not quiet:
-        shown.print(f"  the report: {out / 'report.html'}")
 
 
 def _beside(level: Level) -> Iterator[str]:

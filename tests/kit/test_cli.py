@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import containerd as daemons
 import pytest
+from verdicts import nothing_wrong
 
 containerd = daemons.containerd
 
@@ -56,7 +58,7 @@ def refused(*arguments: str, path: str = "") -> str:
         (("check", "model:", "--budget", "soon"), "write 90s, 5m or 1h"),
         (("check", "model:", "--level", "nope"), "invalid choice"),
         (("check", "model:", "--without", "prepare"), "cannot be left out"),
-        (("check", "model:", "--out", "/absent/file"), "--out"),
+        (("check", "model:", "--out", "/dev/null"), "--out"),
         (("replay", "/absent/file", "model:"), "name a file that snapspec check has saved"),
         ((), "--help"),
         (("fly",), "invalid choice"),
@@ -121,16 +123,15 @@ def test_doctor_names_what_the_machine_permits() -> None:
 
 def test_a_budget_ends_a_run_and_what_ran_is_said() -> None:
     run = snapspec("check", "model:", "--budget", "3s", "--examples", "100000", "--seed", "1")
-    assert run.returncode == 0
-    histories = int(run.stdout.rsplit("CONFORMS: model:: ", 1)[1].split()[0])
+    histories = int(nothing_wrong(run).rsplit(": model:: ", 1)[1].split()[0])
     assert 2 < histories < 100000
 
 
 def test_a_run_without_something_conforms_in_part() -> None:
     run = snapspec("check", "model:", "--without", "reopen,links", "--examples", "2", "--seed", "1", "--budget", "3s")
-    assert run.returncode == 0
-    assert run.stdout.splitlines()[-1].startswith("CONFORMS IN PART (without reopen, links): ")
-    assert "SNAP-OPEN-1" in run.stdout
+    nothing_wrong(run)
+    assert "left out: reopen, links" in run.stdout
+    assert not re.search("not put to the test.* SNAP-OPEN-1", run.stdout), "it was left out"
 
 
 def test_a_terminal_is_shown_the_progress(workdir: Path) -> None:
@@ -150,6 +151,6 @@ def test_a_terminal_is_shown_the_progress(workdir: Path) -> None:
                 break
             shown += chunk
     os.close(ours)
-    assert process.returncode == 0
+    assert process.returncode in (0, 2)
     for word in ("histories", "calls", "clauses", "s left"):
         assert word in shown.decode()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import refused
+from verdicts import nothing_wrong, saved
 
 from snapspec.conformance.contents import Contents
 from snapspec.conformance.draw import Limits
@@ -168,7 +169,7 @@ def test_a_process_that_does_not_come_up_again_is_a_finding(workdir: Path) -> No
 @pytest.mark.root
 def test_the_reference_is_killed_for_a_minute(workdir: Path) -> None:
     run = check(workdir, "ref:overlay", "--seed", "5", "--budget", "60s", "--examples", "10000")
-    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    nothing_wrong(run)
     assert int(run.stdout.rpartition(" restarts")[0].rpartition(" ")[2]) > 50
 
 
@@ -187,7 +188,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def check(workdir: Path, subject: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return command("check", subject, "--level", "durable", "--out", str(workdir / "finding.json"), *arguments)
+    return command("check", subject, "--level", "durable", "--out", str(workdir / "report"), *arguments)
 
 
 def plugin(variant: str) -> str:
@@ -199,18 +200,18 @@ def plugin(variant: str) -> str:
 @pytest.mark.parametrize("how", [["--kill"], pytest.param(["--jobs", "2"], marks=pytest.mark.deep)])
 def test_a_right_plugin_conforms(how: list[str], workdir: Path) -> None:
     run = check(workdir, "plugin:{dir}/s", "--start", plugin("right"), *how, "--seed", "1", "--budget", "1s")
-    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    nothing_wrong(run)
     assert " restarts, " in run.stdout
 
 
 @pytest.mark.deep
 @pytest.mark.root
 def test_a_broken_plugin_is_found_by_the_command_and_replays(workdir: Path) -> None:
-    run = check(workdir, "plugin:{dir}/s", "--start", plugin("staging-left"), "--kill", "--seed", "1")
+    run = check(workdir, "plugin:{dir}/s", "--start", plugin("staging-left"), "--kill", "--seed", "1", "--first")
     assert (run.returncode, run.stderr) == (1, ""), run.stdout
     assert "DIVERGES from SNAP-PREPARE-6, with 2 calls" in run.stdout
     assert "kill(during=[prepare('b')" in run.stdout
-    file = workdir / "finding.json"
+    file = saved(workdir / "report")
     assert json.loads(file.read_text())["steps"][0]["op"]["is"] == "durable.Restart"
     again = command("replay", str(file), "plugin:{dir}/s", "--start", plugin("staging-left"))
     assert again.returncode == 1, again.stderr
@@ -257,7 +258,7 @@ def test_what_is_missing_is_said(subject: str, start: str, kill: bool, said: str
 
 def test_the_command_says_it_in_one_sentence() -> None:
     assert "with --start" in refused("check", "plugin:/x/s", "--level", "durable")
-    assert "add --level durable" in refused("check", "plugin:/x/s", "--start", "sleep 1")
+    assert "no socket" in refused("check", "plugin:/x/s", "--start", "sleep 1", "--deadline", "1s")
 
 
 def test_a_history_with_a_restart_is_replayed_where_there_is_a_process_only(workdir: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import broken_faults
 import pytest
 from test_run import command
+from verdicts import saved
 
 from snapspec.conformance.contents import Contents
 from snapspec.conformance.draw import Limits
@@ -108,12 +109,12 @@ def test_drawn_histories_find_it_too(workdir: Path) -> None:
 
 
 def test_the_command_finds_it_and_replays_it(workdir: Path) -> None:
-    out = str(workdir / "f.json")
-    run = command("check", "py:broken_faults:record_kept", "--level", "faults", "--seed", "1", "--jobs", "1", "--out", out)
+    out = workdir / "report"
+    run = command("check", "py:broken_faults:record_kept", "--level", "faults", "--seed", "1", "--first", "--out", str(out))
     assert run.returncode == 1, run.stdout + run.stderr
     assert "[SNAP-FAULT-4]" in run.stdout
     assert "prepare('a') [" in run.stdout
-    again = command("replay", out, "py:broken_faults:record_kept")
+    again = command("replay", str(saved(out)), "py:broken_faults:record_kept")
     assert again.returncode == 1, again.stdout + again.stderr
     assert "[SNAP-FAULT-4]" in again.stdout
-    assert command("replay", out, "ref:overlay?plain=yes").returncode == 0
+    assert command("replay", str(saved(out)), "ref:overlay?plain=yes").returncode == 0

@@ -79,7 +79,7 @@ def await_none(what: object) -> None:
 
 def working() -> subprocess.Popen[str]:
     """A check of the reference that has come as far as its pools."""
-    process = start("check", "ref:overlay", "--examples", "100000", "--seed", "1", "--out", os.devnull)
+    process = start("check", "ref:overlay", "--examples", "100000", "--seed", "1")
     deadline = time.monotonic() + 30
     while len(images()) < 2:
         assert time.monotonic() < deadline
@@ -154,7 +154,7 @@ def test_when_the_first_process_is_killed_the_others_clean_up() -> None:
 def test_ctrl_c_leaves_nothing(moment: int) -> None:
     """At some moment between the first line and the middle of the work."""
     before = runs()
-    process = start("check", "ref:overlay", "--examples", "100000", "--out", os.devnull)
+    process = start("check", "ref:overlay", "--examples", "100000")
     assert process.stdout is not None
     process.stdout.readline()
     time.sleep(Random(moment).random() * 2)
@@ -237,7 +237,7 @@ def test_what_a_killed_run_leaves_in_containerd_goes_with_the_next_one(container
         return {name: what for name, what in now.items() if name not in before}
 
     subject = f"containerd:{containerd.socket}?snapshotter=overlayfs"
-    process = start("check", subject, "--without", "collect", "--examples", "100000", "--seed", "1", "--out", os.devnull)
+    process = start("check", subject, "--without", "collect", "--examples", "100000", "--seed", "1")
     deadline = time.monotonic() + 30
     while sum(snapshots > 0 for snapshots, _ in new().values()) < 2:
         assert time.monotonic() < deadline

@@ -15,6 +15,7 @@ import grpc.aio
 import pytest
 from recorder import Recorded, recorded, recorder
 from test_run import command
+from verdicts import nothing_wrong
 
 from snapspec.conformance.cli import main
 from snapspec.conformance.linear import Verdict
@@ -203,10 +204,10 @@ def test_containerd_under_the_kit_is_recorded_and_legal(containerd: daemons.Daem
     subject = f"containerd:{socket}?snapshotter=overlayfs"
     with recorder(containerd.socket, socket, out) as process:
         done = command("check", subject, "--examples", "4", "--jobs", "1", "--without", "collect", "--seed", "1")
-        assert done.returncode == 0, done.stdout + done.stderr
+        nothing_wrong(done)
         without = ("--without", "walk,parents")
         done = command("check", subject, "--level", "concurrent", "--examples", "4", "--jobs", "1", *without)
-        assert done.returncode == 0, done.stdout + done.stderr
+        nothing_wrong(done)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
         assert process.returncode == 0

@@ -39,7 +39,7 @@ def test_what_a_driver_prints_is_not_taken_for_the_kits_words() -> None:
 
 def test_a_driver_that_ends_the_process_is_no_green_run() -> None:
     before = runs()
-    run = command("check", "py:unruly:leaving", "--examples", "4", "--seed", "1", "--out", os.devnull)
+    run = command("check", "py:unruly:leaving", "--examples", "4", "--seed", "1")
     assert run.returncode == 2
     assert "ended with 1" in run.stderr
     assert "CONFORMS" not in run.stdout

@@ -16,6 +16,7 @@ import images
 import pytest
 from images import standard
 from served import Server, environment, served
+from verdicts import nothing_wrong
 
 from snapspec.conformance.files import scan
 
@@ -56,7 +57,7 @@ class Both:
         """The kit finds nothing."""
         words = [sys.executable, "-m", "snapspec.conformance", command, subject, *arguments]
         run = subprocess.run(words, env=environment(), cwd=self.directory, capture_output=True, text=True, timeout=400)
-        assert (run.returncode, run.stderr) == (0, ""), run.stdout + run.stderr
+        nothing_wrong(run)
 
 
 def busybox() -> Path | None:

@@ -9,8 +9,7 @@ from pathlib import Path
 def nothing_wrong(run: subprocess.CompletedProcess[str]) -> str:
     """The last line of a check that found nothing, be it for want of histories: status 0, or 2 where nothing was decided."""
     assert run.stderr == "", run.stderr
-    last = run.stdout.splitlines()[-2:]
-    verdict = last[0] if last[-1].startswith("  the report: ") else last[-1]
+    verdict = run.stdout.splitlines()[-1]
     assert (run.returncode, verdict.split(" ")[0]) in ((0, "CONFORMS:"), (0, "CONFORMS"), (2, "NOT")), run.stdout
     return verdict
 
