@@ -22,6 +22,9 @@ from snapspec.conformance.report.text import found_lines, level_text, progress_l
 from snapspec.conformance.run import Run
 from snapspec.conformance.settings import Search, Settings
 
+#: Columns of what is no terminal: nothing is broken there.
+WIDE = 10_000
+
 #: How verdicts look, in a shape and in a colour.
 LOOKS = {
     Verdict.ERROR: ("!", "bold red"),
@@ -39,7 +42,10 @@ LOOKS = {
 
 def console() -> Console:
     """Standard output. What is no terminal has lines as long as they are."""
-    return Console(highlight=False, soft_wrap=True)
+    shown = Console(highlight=False, soft_wrap=True)
+    if not shown.is_terminal:
+        shown.width = WIDE
+    return shown
 
 
 def show(report: Report, shown: Console, out: Path | None, *, quiet: bool = False) -> None:
