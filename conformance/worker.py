@@ -102,6 +102,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 refs=isinstance(session, RefSession),
                 promise=promise_of(plan, session),
                 lacks=permits(str(workspace.directory)).lacks,
+                beyond=_beyond(session),
             )
             yield session, workspace
         finally:
@@ -113,6 +114,15 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                     tell("cannot", why=f"{plan.subject} cannot be closed, it does not answer: mend that first")
                 tell("stuck", own=isinstance(subject, Subject) and (subject.reopens or subject.fresh))
                 _leave(workspace)
+
+
+def _beyond(session: Session | RefSession) -> dict[str, str]:
+    """The clauses that nothing here can put to the test, and why."""
+    subject: Any = session.subject
+    if isinstance(session, RefSession) or subject.reopens:
+        return {}
+    why = "nothing closes this driver and opens it again here"
+    return {"SNAP-CLOSE-1": why} if subject.restarts == "stop" else {"SNAP-CLOSE-1": why, "SNAP-OPEN-1": why}
 
 
 def _leave(workspace: Workspace) -> None:
