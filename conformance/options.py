@@ -59,54 +59,70 @@ def shard(text: str) -> tuple[int, int]:
 
 #: The options of a check: their names without the dashes, and what argparse is told of them.
 OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("file", {"type": Path, "metavar": "FILE", "help": "the driver's file (default without a subject: snapspec.toml)"}),
+    ("file", {"type": Path, "metavar": "FILE", "help": "the driver's file (default, where no subject is given: snapspec.toml)"}),
     (
         "level",
         {
             "type": levels,
             "default": (),
             "metavar": "LEVEL,LEVEL",
-            "help": f"how far to go: {', '.join(LEVELS)}; or {ALL} that fit (default: the first four; of refs: refs)",
+            "help": f"the levels to check: {', '.join(LEVELS)}; or {ALL}, those that fit the subject (default: the first four; "
+            "of a manager of refs: refs)",
         },
     ),
-    ("examples", {"type": positive, "help": "histories to draw at each level, with --power images to judge (default: 500)"}),
-    ("budget", {"type": time, "metavar": "TIME", "help": "stop after this long: 90s, 5m, 1h"}),
+    (
+        "examples",
+        {
+            "type": positive,
+            "metavar": "N",
+            "help": "how many histories to draw, for the first four levels together and for each of the others; with --power, "
+            "how many images to judge (default: 500)",
+        },
+    ),
+    ("budget", {"type": time, "metavar": "TIME", "help": "stop after this long: 90s, 5m, 1h (default: when all is drawn)"}),
     (
         "profile",
         {
             "choices": PROFILES,
             "default": "",
-            "help": "ci draws the same histories each time, nightly others and ten times as many",
+            "help": "ci draws the same histories each time; nightly draws others each time, ten times as many",
         },
     ),
-    ("seed", {"type": int, "help": "draw the same histories again"}),
-    ("without", {"type": names, "default": (), "metavar": "NAME,NAME", "help": "leave out, for a verdict in part"}),
-    ("deadline", {"type": time, "metavar": "TIME", "help": "how long a call may take (default: 20s)"}),
+    ("seed", {"type": int, "metavar": "N", "help": "draw the histories of the run that has told this seed"}),
+    ("without", {"type": names, "default": (), "metavar": "NAME,NAME", "help": "what to leave out, for a verdict in part"}),
+    (
+        "deadline",
+        {"type": time, "metavar": "TIME", "help": "how long a call may take before it counts as hanging (default: 20s)"},
+    ),
     (
         "start",
         {
             "default": "",
             "metavar": "COMMAND",
-            "help": "starts the driver, in the foreground; {dir} there and in SUBJECT is a new directory",
+            "help": "the command that starts the driver and stays in the foreground; {dir}, in it and in the subject, stands for "
+            "a new directory",
         },
     ),
-    ("kill", {"action": "store_true", "help": "for level durable: end the driver by SIGKILL, not by SIGTERM"}),
+    ("kill", {"action": "store_true", "help": "at level durable: end the driver by SIGKILL, not by SIGTERM"}),
     (
         "power",
-        {"action": "store_true", "help": "for level durable: cut the power of the reference, and end no process"},
+        {"action": "store_true", "help": "at level durable: cut the power of the reference, and end no process"},
     ),
-    ("jobs", {"type": positive, "help": "processes (default: 2, or the cores)"}),
-    ("shard", {"type": shard, "default": (1, 1), "metavar": "I/N", "help": "draw one of N parts, on a machine of its own"}),
+    ("jobs", {"type": positive, "metavar": "N", "help": "how many processes share the work (default: 2, or one on one core)"}),
+    ("shard", {"type": shard, "default": (1, 1), "metavar": "I/N", "help": "draw the I-th of N parts; the others elsewhere"}),
     (
         "database",
         {
             "default": "",
             "metavar": "WHERE",
-            "help": "keep findings for later checks: DIR, redis://HOST:PORT/N or github:OWNER/REPO",
+            "help": "where findings are kept for later checks: DIR, redis://HOST:PORT/N or github:OWNER/REPO",
         },
     ),
     ("first", {"action": "store_true", "help": "end at the first finding"}),
-    ("out", {"type": Path, "metavar": "DIR", "help": f"where findings and reports are written (check: {OUT})"}),
+    (
+        "out",
+        {"type": Path, "metavar": "DIR", "help": f"the directory for the report and the findings (default of check: {OUT})"},
+    ),
 )
 
 

@@ -63,7 +63,9 @@ def _smoke(command: argparse.ArgumentParser) -> None:
 
 
 def _check(command: argparse.ArgumentParser) -> None:
-    command.add_argument("subject", nargs="?", default="", help=f"what is under test: {FORMS}; or what snapspec.toml names")
+    command.add_argument(
+        "subject", nargs="?", default="", help=f"what is under test: {FORMS} (default: what {DRIVER_FILE} names)"
+    )
     options.add(command.add_argument, "--")
     told = command.add_mutually_exclusive_group()
     told.add_argument("--quiet", action="store_true", help="print the verdict alone")
@@ -71,7 +73,7 @@ def _check(command: argparse.ArgumentParser) -> None:
 
 
 def _replay(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", type=Path, help="a history that check has saved")
+    command.add_argument("file", type=Path, help="a finding that check has saved")
     _smoke(command)
     _start(command)
 
@@ -90,12 +92,16 @@ def _audit(command: argparse.ArgumentParser) -> None:
 
 def _init(command: argparse.ArgumentParser) -> None:
     command.add_argument("subject", nargs="?", default="", help="what is under test, as check takes it (default: one to fill in)")
-    command.add_argument("--out", type=Path, default=Path(DRIVER_FILE), metavar="FILE", help=f"(default: {DRIVER_FILE})")
+    command.add_argument(
+        "--out", type=Path, default=Path(DRIVER_FILE), metavar="FILE", help=f"a new file (default: {DRIVER_FILE})"
+    )
 
 
 def _report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the report.json of each shard")
-    command.add_argument("--out", type=Path, default=None, metavar="DIR", help="where the joined report is written")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the report.json of each part")
+    command.add_argument(
+        "--out", type=Path, default=None, metavar="DIR", help="where the joined report is written (default: nowhere)"
+    )
 
 
 def _serve(command: argparse.ArgumentParser) -> None:
@@ -106,15 +112,22 @@ def _serve(command: argparse.ArgumentParser) -> None:
 
 def _vectors(command: argparse.ArgumentParser) -> None:
     command.add_argument("out", type=Path, help="the file to write")
-    command.add_argument("--level", choices=("snapshots", "refs", "concurrent"), default="snapshots", help="what they are of")
+    command.add_argument(
+        "--level",
+        choices=("snapshots", "refs", "concurrent"),
+        default="snapshots",
+        help="what the histories are of (default: snapshots)",
+    )
     command.add_argument("--count", type=options.positive, default=200, help="how many histories (default: 200)")
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (default: 0)")
 
 
 def _museum(command: argparse.ArgumentParser) -> None:
-    command.add_argument("names", nargs="*", metavar="NAME", help="exhibits to visit (default: all)")
-    command.add_argument("--list", action="store_true", help="name the exhibits, and visit none")
-    command.add_argument("--budget", type=options.time, default=60.0, metavar="TIME", help="for each exhibit (default: 60s)")
+    command.add_argument("names", nargs="*", metavar="NAME", help="the bugs to try (default: all)")
+    command.add_argument("--list", action="store_true", help="name the bugs, and try none")
+    command.add_argument(
+        "--budget", type=options.time, default=60.0, metavar="TIME", help="how long to look for each (default: 60s)"
+    )
     _seed(command)
     _jobs(command)
     command.add_argument("--write", type=Path, metavar="FILE", help="put the track record into this file, between its marks")
@@ -133,29 +146,37 @@ def _doctor(_: argparse.ArgumentParser) -> None:
 
 
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "smoke": ("five operations in seconds: does the driver answer at all?", _smoke),
+    "smoke": ("a few calls, in a second: does the driver answer at all?", _smoke),
     "check": ("hold the driver against the spec, with drawn histories", _check),
     "init": (f"write {DRIVER_FILE}, a driver's file, to be filled in", _init),
-    "replay": ("make the calls of a saved history again", _replay),
+    "replay": ("make the calls of a saved finding again, on the same driver or another", _replay),
     "record": ("stand between clients and a driver, and write what passes into a file", _record),
     "audit": ("judge a recording: is there an order of its calls in which all answers are right?", _audit),
-    "report": ("join the reports of --shard I/N, and show what they come to", _report),
+    "report": ("join the reports of the parts of a check, --shard I/N, and show what they come to", _report),
     "serve": ("serve a driver as a proxy plugin of containerd, until SIGTERM", _serve),
-    "vectors": ("write histories with what each call may answer, for those who check by themselves", _vectors),
-    "museum": ("the checker's track record: known bugs, each found and how fast", _museum),
+    "vectors": ("write histories with all that each call may answer, for those who check without the kit", _vectors),
+    "museum": ("try the checker on known bugs: which does it find, and how fast?", _museum),
     "explain": ("a clause, why it is there, what the model makes of it, and a legal and an illegal example", _explain),
-    "completion": ("print the script by which a shell completes these words", _completion),
-    "doctor": ("what this machine permits, and why not more", _doctor),
+    "completion": ("print the script by which a shell completes these commands", _completion),
+    "doctor": ("what this machine permits, and what to do where it does not", _doctor),
 }
 
 
 def _seed(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--seed", type=int, default=None, help="draw the same histories again")
+    command.add_argument(
+        "--seed", type=int, default=None, metavar="N", help="draw the histories of the run that has told this seed"
+    )
 
 
 def _jobs(command: argparse.ArgumentParser) -> None:
     default = min(2, os.cpu_count() or 1)
-    command.add_argument("--jobs", type=options.positive, default=default, help="processes (default: 2, or the cores)")
+    command.add_argument(
+        "--jobs",
+        type=options.positive,
+        default=default,
+        metavar="N",
+        help="how many processes share the work (default: 2, or one on one core)",
+    )
 
 
 def _start(command: argparse.ArgumentParser) -> None:
@@ -163,5 +184,6 @@ def _start(command: argparse.ArgumentParser) -> None:
         "--start",
         default="",
         metavar="COMMAND",
-        help=f"for level durable: starts the driver, in the foreground; {DIRECTORY} there and in SUBJECT is a new directory",
+        help=f"the command that starts the driver and stays in the foreground; {DIRECTORY}, in it and in the subject, stands for "
+        "a new directory",
     )

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from snapspec.conformance.contents import Contents
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.subjects.base import PortSubject
+from snapspec.impl.errors import SnapshotError
 from snapspec.impl.ports import Snapshotter
 from snapspec.model.state import Profile
 from snapspec.model.values import Info, Mount, Usage
+
+#: The methods of the port.
+METHODS = ("prepare", "view", "commit", "remove", "mounts", "stat", "update", "usage", "walk", "cleanup", "close")
 
 
 def find_factory(where: str) -> Callable[[Path], Any]:
@@ -22,10 +29,12 @@ def find_factory(where: str) -> Callable[[Path], Any]:
     module, _, name = where.partition(":")
     if not module or not name:
         raise CannotRun(f"py:{where} names no factory: write py:package.module:factory")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` has it, and a command that was installed has not
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
-        raise CannotRun(f"py:{where} cannot be imported ({error}): install it, or set PYTHONPATH to where it is") from None
+        raise CannotRun(f"py:{where} cannot be imported ({error}): install it, go to where it is, or set PYTHONPATH") from None
     except Exception as error:
         raise CannotRun(f"py:{where} cannot be imported ({type(error).__name__}: {error}): mend it first") from error
     if found is None:
@@ -60,22 +69,32 @@ class PythonSubject(PortSubject):
         return self._driver
 
     async def start(self) -> None:
-        """Call the factory. CannotRun when it fails."""
+        """Call the factory. CannotRun when it fails, or gives something that lacks a method."""
         try:
-            self._driver = await self._open()
+            made = await self._made()
         except Exception as error:
             raise CannotRun(f"the factory of {self.name} failed ({type(error).__name__}: {error}): mend it first") from error
+        lacking = [name for name in METHODS if not callable(getattr(made, name, None))]
+        self._driver = None if "close" in lacking else Threaded(made)
+        if lacking:
+            kind = type(made).__name__
+            raise CannotRun(f"the {kind} that {self.name} gives lacks {', '.join(lacking)}: give it all methods of a driver")
 
-    async def _open(self) -> Snapshotter:
+    async def _made(self) -> Any:
         made = self.factory(self.directory)
-        return Threaded(await made if inspect.isawaitable(made) else made)
+        return await made if inspect.isawaitable(made) else made
+
+    async def _clear(self, driver: Snapshotter) -> None:
+        """What a driver does not remove stays: no other history names it, and its directory goes at the end."""
+        with suppress(SnapshotError):
+            await super()._clear(driver)
 
     async def reopen(self, close_twice: bool) -> None:
         """Close, twice when asked, and call the factory again with the same directory."""
         await self.driver(0).close()
         if close_twice:
             await self.driver(0).close()
-        self._driver = await self._open()
+        self._driver = Threaded(await self._made())
 
     async def stop(self) -> None:
         """Close the driver; its directory is the run's to remove. CannotRun when the driver cannot be closed."""
@@ -87,12 +106,19 @@ class PythonSubject(PortSubject):
 
 
 class Threaded:
-    """A driver whose methods may be plain: those run in a thread, so that one that hangs is seen to hang."""
+    """A driver whose methods may be plain: those run in a thread, so that one that hangs is seen to hang.
+
+    What it raises that is no `SnapshotError` is an error of no class, Unknown.
+    """
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
 
     async def _call(self, name: str, *arguments: object) -> Any:
+        with _unknown():
+            return await self._called(name, *arguments)
+
+    async def _called(self, name: str, *arguments: object) -> Any:
         method = getattr(self._driver, name)
         if inspect.iscoroutinefunction(method):
             return await method(*arguments)
@@ -139,8 +165,14 @@ class Threaded:
 
     async def walk(self, filters: Sequence[str] = ()) -> AsyncIterator[Info]:
         """See the port; a plain walk gives any iterable."""
+        with _unknown():
+            found = [self._info(info) async for info in self._walked(filters)]
+        for info in found:
+            yield info
+
+    async def _walked(self, filters: Sequence[str]) -> AsyncIterator[object]:
         is_async = inspect.isasyncgenfunction(self._driver.walk)
-        found = self._driver.walk(filters) if is_async else await self._call("walk", filters)
+        found = self._driver.walk(filters) if is_async else await self._called("walk", filters)
         if hasattr(found, "__aiter__"):
             async for info in found:
                 yield info
@@ -148,10 +180,26 @@ class Threaded:
         for info in await asyncio.to_thread(list, found):
             yield info
 
+    def _info(self, given: object) -> Info:
+        if not isinstance(given, Info):
+            raise TypeError(f"walk gave {given!r:.60}, which is no Info")
+        return given
+
     async def cleanup(self) -> None:
         """See the port."""
         await self._call("cleanup")
 
     async def close(self) -> None:
         """See the port."""
-        await self._call("close")
+        await self._called("close")
+
+
+@contextmanager
+def _unknown() -> Iterator[None]:
+    """A driver in this process may raise anything; that is its answer."""
+    try:
+        yield
+    except SnapshotError:
+        raise
+    except Exception as error:
+        raise SnapshotError(f"{type(error).__name__}: {error}") from error
