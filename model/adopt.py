@@ -38,7 +38,8 @@ def adopted(state: State, op: ops.Operation, response: Returned | Failed) -> Sta
 def _adopted(state: State, op: ops.Operation, value: Value) -> State | None:
     match op:
         case ops.Nowhere(call=call):
-            return _adopted(state, call, value)
+            # Which namespace it has gone to is not known: what only asks has at least changed none.
+            return state if isinstance(call, ops.Mounts | ops.Stat | ops.Usage | ops.Walk) else None
         case ops.Prepare(key) | ops.View(key):
             return _begun(state, op, key, value)
         case ops.Remove(key):
