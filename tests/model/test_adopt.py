@@ -1,4 +1,4 @@
-"""What a driver has done whose answer was wrong: taken up as far as the model can tell, and where it cannot, nothing is claimed."""
+"""What a driver has done whose answer was wrong: taken up as far as the model can tell; where it cannot, nothing is claimed."""
 
 from __future__ import annotations
 
