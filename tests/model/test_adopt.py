@@ -13,7 +13,7 @@ from states import DIRECT, METADATA, ONE_OF_EACH, store
 from strategies import changes, trees
 
 from snapspec.model import ops
-from snapspec.model.adopt import adopt, adopted
+from snapspec.model.adopt import MOST, adopt, adopted
 from snapspec.model.frozen import Map
 from snapspec.model.linear import World
 from snapspec.model.ops import Operation
@@ -26,7 +26,6 @@ from snapspec.model.values import ErrorClass, Info, Kind, Mount, Usage
 FILE: Tree = outcomes_of(EMPTY, EMPTY, MakeFile("f", b"x"))[0].tree
 STORE = store()
 LIST = (Mount("bind", "/told", ("rw", "rbind")),)
-KEPT_LIST = (Mount("bind", "/told", ("rbind", "rw")),)
 
 
 def told(name: str, created: int = 3, updated: int = 5, **more: str) -> Info:
@@ -34,8 +33,10 @@ def told(name: str, created: int = 3, updated: int = 5, **more: str) -> Info:
 
 
 def taken_up(op: Operation, value: Value = None) -> State | None:
-    """The store with one of each kind after that success, which was wrong."""
-    return adopted(STORE, op, Returned(value))
+    """The store with one of each kind after that success, which was wrong, in the only way there is; None where there is none."""
+    ways = adopted(STORE, op, Returned(value))
+    assert len(ways) <= 1
+    return next(iter(ways), None)
 
 
 def with_(key: str, **more: object) -> State:
@@ -55,31 +56,23 @@ EVERY: tuple[Operation, ...] = (
 
 @pytest.mark.parametrize("op", EVERY, ids=lambda op: type(op).__name__)
 def test_an_error_has_changed_nothing(op: Operation) -> None:
-    assert adopted(STORE, op, Failed(ErrorClass.UNKNOWN, "no")) == STORE
+    assert adopted(STORE, op, Failed(ErrorClass.UNKNOWN, "no")) == (STORE,)
 
 
 # --- what was made
 
 
 @pytest.mark.parametrize(("op", "kind"), [(ops.Prepare("new", "base"), Kind.ACTIVE), (ops.View("new", "base"), Kind.VIEW)])
-def test_a_snapshot_with_a_wrong_list_is_there_and_has_that_list(op: Operation, kind: Kind) -> None:
-    after = taken_up(op, LIST)
+@pytest.mark.parametrize("value", [LIST, (), (told("new"),)])
+def test_a_snapshot_with_a_wrong_list_is_there_and_its_list_and_times_are_to_be_told(
+    op: Operation, kind: Kind, value: Value
+) -> None:
+    after = taken_up(op, value)
     assert after is not None
     assert after.snapshots.without("new") == STORE.snapshots
     made = after.snapshots["new"]
-    assert (made.kind, made.parent, made.mounts) == (kind, "base", KEPT_LIST)
-
-
-def test_one_without_a_list_is_there_and_the_list_is_still_to_be_told() -> None:
-    after = taken_up(ops.Prepare("new"), ())
-    assert after is not None
-    assert after.snapshots["new"] == Snapshot(Kind.ACTIVE)
-
-
-def test_what_are_no_mounts_are_no_list() -> None:
-    after = taken_up(ops.Prepare("new"), (told("new"),))
-    assert after is not None
-    assert after.snapshots["new"].mounts is None
+    assert (made.kind, made.parent, made.mounts) == (kind, "base", None)
+    assert made.created.earliest <= 0 < 1 << 62 < made.created.latest
 
 
 @pytest.mark.parametrize("value", [None, told("new"), FILE, Reading(Usage(1, 1))])
@@ -151,53 +144,53 @@ def test_what_is_told_of_nothing_is_of_nothing(op: Operation, value: Value) -> N
     assert taken_up(op, value) == STORE
 
 
-# --- records
+# --- what is told
 
 
-@pytest.mark.parametrize("op", [ops.Stat("base"), ops.Update("base", (("l", "2"),))])
-def test_labels_and_times_are_as_they_were_told_kind_and_parent_stay(op: Operation) -> None:
-    info = replace(told("base", l="1"), parent="leaf")
-    assert taken_up(op, info) == with_("base", labels=(("l", "1"),), created=Span(3, 3), updated=Span(5, 5))
-
-
-def test_an_update_of_what_is_not_there_has_changed_nothing() -> None:
-    assert taken_up(ops.Update("absent"), told("absent")) == STORE
-
-
-@pytest.mark.parametrize("op", [ops.Stat("base"), ops.Update("base")])
-@pytest.mark.parametrize("value", [None, (), LIST, FILE])
-def test_what_is_no_record_tells_nothing(op: Operation, value: Value) -> None:
+@pytest.mark.parametrize(
+    ("op", "value"),
+    [
+        (ops.Stat("base"), told("base", l="1")),
+        (ops.Stat("base"), None),
+        (ops.Mounts("active"), LIST),
+        (ops.Mounts("active"), ()),
+        (ops.Usage("leaf"), Reading(Usage(7, 3))),
+        (ops.Usage("active"), Reading(Usage(7, 3), Usage(8, 4))),
+    ],
+)
+def test_of_what_a_driver_tells_the_words_are_wrong(op: Operation, value: Value) -> None:
     assert taken_up(op, value) == STORE
 
 
-@pytest.mark.parametrize("op", [ops.Stat("base"), ops.Update("base")])
-@pytest.mark.parametrize("info", [told("base", created=5, updated=3), told("base", l="")])
-def test_a_record_that_none_can_have_is_not_taken_up(op: Operation, info: Info) -> None:
-    assert taken_up(op, info) is None
+def test_an_update_was_made_or_as_it_was_told_or_not_at_all() -> None:
+    op, info = ops.Update("base", (("l", "2"),)), replace(told("base", l="1"), parent="leaf")
+    made, as_told, not_at_all = adopted(STORE, op, Returned(info))
+    assert made.snapshots["base"].labels == (("l", "2"),)
+    assert made.snapshots["base"].updated is not None
+    assert made.snapshots["base"].updated.latest > 1 << 62, "when that was is not known"
+    assert as_told == with_("base", labels=(("l", "1"),), created=Span(3, 3), updated=Span(5, 5)), "kind and parent stay"
+    assert not_at_all == STORE
 
 
-# --- mount lists, usage, content
+@pytest.mark.parametrize("value", [None, (), LIST, FILE, told("base", created=5, updated=3), told("base", l="")])
+def test_of_an_update_that_tells_no_record_that_there_can_be_the_rest_is_believed(value: Value) -> None:
+    made, not_at_all = adopted(STORE, ops.Update("base", (("l", "2"),)), Returned(value))
+    assert made.snapshots["base"].labels == (("l", "2"),)
+    assert not_at_all == STORE
 
 
-@pytest.mark.parametrize("key", ["active", "view", "base"])
-def test_a_mount_list_is_as_it_was_told(key: str) -> None:
-    assert taken_up(ops.Mounts(key), LIST) == with_(key, mounts=KEPT_LIST)
+@pytest.mark.parametrize("op", [ops.Update("absent"), ops.Update("base", (("l", "1"),), ("name",))])
+def test_an_update_that_was_to_be_refused_was_not_made(op: ops.Update) -> None:
+    ways = adopted(STORE, op, Returned(told(op.name)))
+    assert STORE in ways
+    assert all(way.snapshots.without(op.name) == STORE.snapshots.without(op.name) for way in ways)
+    assert all(not way.snapshots[op.name].labels for way in ways if op.name in way.snapshots)
 
 
-@pytest.mark.parametrize("value", [None, (), ("ok",), told("active")])
-def test_what_is_no_mount_list_changes_none(value: Value) -> None:
-    assert taken_up(ops.Mounts("active"), value) == STORE
+# --- content
 
 
-def test_a_usage_that_was_told_is_what_is_kept_of_a_committed_snapshot_alone() -> None:
-    reading = Reading(Usage(7, 3), Usage(8, 4))
-    assert taken_up(ops.Usage("leaf"), reading) == with_("leaf", usage=Usage(7, 3))
-    assert taken_up(ops.Usage("active"), reading) == STORE
-    assert taken_up(ops.Usage("view"), reading) == STORE
-    assert taken_up(ops.Usage("leaf"), None) == STORE
-
-
-def test_a_tree_that_is_shown_is_there_but_committed_ones_have_none_to_show() -> None:
+def test_a_tree_that_is_shown_is_there_but_that_of_a_committed_snapshot_stays() -> None:
     assert taken_up(ops.Read("active"), FILE) == with_("active", tree=FILE)
     assert taken_up(ops.Read("window"), FILE) == with_("window", tree=FILE)
     assert taken_up(ops.Read("base"), FILE) == STORE
@@ -227,8 +220,7 @@ def test_words_too_few_or_too_many_are_words_as_far_as_there_are_changes(words: 
 def test_what_is_written_on_a_layer_stands_on_what_was_there() -> None:
     more = outcomes_of(FILE, FILE, MakeFile("g"))[0].tree
     state = State(Map({"base": Snapshot(Kind.COMMITTED, tree=FILE), "child": Snapshot(Kind.ACTIVE, "base", tree=more)}))
-    after = adopted(state, ops.Write("child", (Unlink("g"),)), Returned(("ok",)))
-    assert after is not None
+    (after,) = adopted(state, ops.Write("child", (Unlink("g"),)), Returned(("ok",)))
     assert after.snapshots["child"].tree == FILE
     assert after.snapshots["base"] == state.snapshots["base"]
 
@@ -246,13 +238,23 @@ def believed(*states: State) -> Belief:
 
 
 def test_each_world_takes_it_up_by_itself() -> None:
-    one, other = STORE, with_("active", tree=FILE)
-    after = adopt(believed(one, other), ops.Stat("active"), Returned(told("active", l="1")))
+    one, other = with_("view", labels=(("w", "1"),)), with_("view", tree=FILE)
+    after = adopt(believed(one, other), ops.Read("active"), Returned(FILE))
     assert after is not None
-    assert {world.state for world in after.worlds} == {
-        state.put("active", replace(state.snapshots["active"], labels=(("l", "1"),), created=Span(3, 3), updated=Span(5, 5)))
-        for state in (one, other)
-    }
+    read = replace(STORE.snapshots["active"], tree=FILE)
+    assert {world.state for world in after.worlds} == {state.put("active", read) for state in (one, other)}
+
+
+def test_of_many_worlds_each_goes_on_in_one_way_only() -> None:
+    """An update leaves three for each, until there are too many."""
+    many = [with_("view", labels=(("w", str(n)),)) for n in range(MOST)]
+    few = adopt(believed(*many[:10]), ops.Update("base", (("l", "2"),)), Returned(told("base")))
+    assert few is not None
+    assert len(few.worlds) == 30
+    after = adopt(believed(*many), ops.Update("base", (("l", "2"),)), Returned(told("base")))
+    assert after is not None
+    assert len(after.worlds) == MOST
+    assert {world.state.snapshots["base"].labels for world in after.worlds} == {(("l", "2"),)}
 
 
 def test_the_worlds_in_which_it_cannot_be_are_gone() -> None:
@@ -272,12 +274,17 @@ def test_no_clause_was_put_to_the_test_by_what_is_taken_up() -> None:
     assert after.clauses == ()
 
 
-def test_what_was_taken_up_is_what_the_oracle_goes_on_from() -> None:
-    """The wrong record is told again: now it is the right one, and another is wrong."""
-    belief = adopt(begin(STORE), ops.Stat("active"), Returned(told("active", l="1")))
-    assert belief is not None
-    assert isinstance(perform(belief, ops.Stat("active"), Returned(told("active", l="1"))), Belief)
-    assert not isinstance(perform(belief, ops.Stat("active"), Returned(told("active"))), Belief)
+def test_the_next_answer_tells_which_it_was() -> None:
+    """After an update that told of the old labels: whether it was made or not, the oracle goes on with what a stat tells."""
+    for labels in ((), (("l", "2"),)):
+        belief = adopt(begin(STORE), ops.Update("base", (("l", "2"),)), Returned(told("base", l="3")))
+        assert belief is not None
+        info = Info("base", "", Kind.COMMITTED, labels, 0, 0 if not labels else 5)
+        after = perform(belief, ops.Stat("base"), Returned(info))
+        assert isinstance(after, Belief)
+        assert {world.state.snapshots["base"].labels for world in after.worlds} == {labels}
+        wrong = replace(info, labels=(("l", "9"),))
+        assert not isinstance(perform(belief, ops.Stat("base"), Returned(wrong)), Belief)
 
 
 # --- whatever it is
@@ -335,7 +342,7 @@ def test_whatever_comes_the_store_stays_well_formed_and_nothing_is_raised(data: 
 
 
 def test_the_contract_holds_the_function_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snapspec.model.adopt._adopted", lambda *_: State(ONE_OF_EACH.without("base")))
+    monkeypatch.setattr("snapspec.model.adopt._adopted", lambda *_: (State(ONE_OF_EACH.without("base")),))
     assert taken_up(ops.Walk()) is None, "what is not well formed is not taken up"
     with pytest.raises(icontract.ViolationError, match="SNAP-PARENT-1"):
         adopted(State(ONE_OF_EACH.without("base")), ops.Walk(), Failed(ErrorClass.UNKNOWN))
