@@ -134,7 +134,9 @@ def test_exit_statuses(tmp_path: Path) -> None:
     assert len(error.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("where", ["a file", "below a file", "not to be written"])
+@pytest.mark.parametrize(
+    "where", ["not to be written", *(pytest.param(w, marks=pytest.mark.deep) for w in ("a file", "below a file"))]
+)
 def test_a_place_for_the_report_that_is_none_is_seen_at_once(where: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     out = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "out", "not to be written": Path("/proc/out")}[where]
