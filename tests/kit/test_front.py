@@ -191,32 +191,33 @@ def test_what_pytest_is_told_elsewhere_changes_nothing(tmp_path: Path, monkeypat
 
 EXPECTED = """\
 [driver]
-subject = "py:three:one"
+subject = "py:three:{driver}"
 [run]
-levels = ["{level}"]
-examples = 10
+levels = ["usage"]
+examples = 20
 jobs = 1
 [[expected]]
 clause = "{clause}"
-reason = "labels are told by walk alone"
+reason = "views are counted"
 link = "https://example.org/1"
 """
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize(
-    ("level", "clause", "status", "verdict", "said"),
+    ("driver", "clause", "status", "verdict", "said"),
     [
-        ("labels", "SNAP-LABEL-1", 0, "partial", "expected failure"),
-        ("labels", "SNAP-LABEL-2", 1, "failed", "SNAP-LABEL-2 is expected to fail (labels are told by walk alone), and does not"),
-        ("usage", "SNAP-LABEL-1", 1, "unexpected pass", "matches nothing: no level that was run has this clause"),
+        ("views", "SNAP-USAGE-2", 0, "partial", "expected: views are counted  https://example.org/1"),
+        ("views", "SNAP-USAGE-1", 1, "failed", "SNAP-USAGE-1 is expected to fail (views are counted), and does not"),
+        ("right", "SNAP-USAGE-2", 1, "unexpected pass", "SNAP-USAGE-2 is expected to fail (views are counted), and does not"),
+        ("right", "SNAP-DURABLE-1", 1, "unexpected pass", "matches nothing: no level that was run has this clause"),
     ],
 )
 def test_expected_failures(
-    level: str, clause: str, status: int, verdict: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    driver: str, clause: str, status: int, verdict: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "snapspec.toml").write_text(EXPECTED.format(level=level, clause=clause))
+    (tmp_path / "snapspec.toml").write_text(EXPECTED.format(driver=driver, clause=clause))
     run = command("check", "--seed", "3")
     report = load(tmp_path / "snapspec-report" / "report.json")
     assert (run.returncode, report.verdict.value) == (status, verdict), run.stdout + run.stderr

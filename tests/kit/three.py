@@ -74,5 +74,6 @@ class Hangs(StatWithoutLabels, MountsElsewhere):
 
 right = Factory(CopySnapshotter)
 one = Factory(StatWithoutLabels)
+views = Factory(ViewsTakeRoom)
 three = Factory(Three)
 hangs = Factory(Hangs)
