@@ -19,6 +19,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from hypothesis.configuration import set_hypothesis_home_dir
+
 from snapspec.conformance.adapter.refs import ExecRefs, ExecRefSession, history
 from snapspec.conformance.adapter.smoke import walk
 from snapspec.conformance.adapter.subject import ExecSubject
@@ -91,6 +93,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     surroundings = enter()
     seen = watched() if plan.level == "faults" and not parse(plan.subject).refs else nullcontext()
     with seen, Workspace.create() as workspace, asyncio.Runner() as runner:
+        set_hypothesis_home_dir(workspace.scratch("hypothesis"))  # not in the directory that somebody works in
         session = session_of(plan, surroundings, workspace, runner, _told_to_end)
         subject = session.subject
         try:
