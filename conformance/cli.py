@@ -172,7 +172,7 @@ def _check(options: argparse.Namespace) -> int:
         print(f"snapspec: note: {note}", file=sys.stderr)
     if options.json:
         print(json.dumps(encode(report), indent=1))
-    elif report.verdict is not document.Verdict.ERROR:
+    elif report.verdict is not document.Verdict.ERROR or report.findings:
         show(report, console(), out, quiet=options.quiet)
     if report.verdict is document.Verdict.ERROR:
         _failed(report)

@@ -50,6 +50,8 @@ def _plugin(config: pytest.Config) -> Plugin:
     given, shared = options.from_pytest(config), getattr(config, "workerinput", {}).get("snapspec")
     if shared is not None:
         given.seed = shared["seed"]
+    workers = getattr(config.option, "numprocesses", None)  # of pytest-xdist: each of them is a process of the check
+    given.jobs = workers if isinstance(workers, int) and workers > 0 else given.jobs
     try:
         return Plugin(settings(given, Path.cwd()), shared)
     except CannotRun as error:

@@ -346,7 +346,7 @@ def _end_others(run: Run) -> None:
     if not first and not run.trouble and not run.fault:
         return
     for share in run.shares:
-        if not share.shrinking:
+        if not share.shrinking and not (first and share.found):  # who has found something ends by itself, and tells its numbers
             _dismiss(share)
 
 

@@ -77,6 +77,8 @@ class Settings:
             ("--level", "" if self.levels == SEQUENTIAL else ",".join(self.levels)),
             ("--examples", "" if self.examples == EXAMPLES else str(self.examples)),
             ("--budget", f"{self.budget:g}s" if self.budget else ""),
+            ("--jobs", str(self.jobs)),
+            ("--deadline", "" if self.deadline == DEADLINE else f"{self.deadline:g}s"),
             ("--without", ",".join(self.without)),
             ("--start", self.start),
             ("--shard", self.shard_text),

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from snapspec.conformance.outcome import Outcome, decode_outcome, encode_outcome, joined
@@ -26,6 +27,7 @@ def spread(directory: Path, name: str, plans: Sequence[Plan], make: Callable[[Pl
     A worker that died leaves its part to the next: a claim is a lock that ends with its process.
     """
     files = [directory / f"{name}-{number}.json" for number in range(len(plans))]
+    (directory / f"{name}.parts").write_text(str(len(plans)), encoding="ascii")
     while True:
         for plan, file in zip(plans, files, strict=True):
             _make_one(plan, file, make)
@@ -35,9 +37,14 @@ def spread(directory: Path, name: str, plans: Sequence[Plan], make: Callable[[Pl
 
 
 def gathered(directory: Path, name: str) -> Outcome | None:
-    """The outcome of all parts that were made of the search; None when none was."""
-    parts = [_read(file) for file in sorted(directory.glob(f"{name}-*.json"))]
-    return joined(parts) if parts else None
+    """The outcome of all parts that were made of the search; None when nobody has begun it. What is missing is a fault."""
+    begun = directory / f"{name}.parts"
+    if not begun.exists():
+        return None
+    parts, count = [_read(file) for file in sorted(directory.glob(f"{name}-*.json"))], int(begun.read_text(encoding="ascii"))
+    whole = joined(parts) if parts else Outcome()
+    missing = count - len(parts)
+    return replace(whole, trouble=f"{missing} of {count} parts of the search were not finished: run it again") if missing else whole
 
 
 def _make_one(plan: Plan, file: Path, make: Callable[[Plan], Outcome]) -> None:

@@ -196,7 +196,7 @@ def test_the_command_joins_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert load(out / "report.json") == merge([ONE, failed])
     said = capsys.readouterr().out
     assert "SNAP-KEY-1" in said
-    assert said.splitlines()[-1] == f"  the report: {out / 'report.html'}"
+    assert said.splitlines()[-2] == f"  the report: {out / 'report.html'}"
     assert sorted(path.name for path in out.iterdir()) == ["findings", "report.html", "report.json", "summary.md"]
     assert [path.name for path in (out / "findings").iterdir()] == ["1-SNAP-KEY-1.json"]
     assert main(["report", files[0]]) == 2, "a clause was not reached, and one shard is missing"

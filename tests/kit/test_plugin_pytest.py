@@ -245,5 +245,7 @@ def test_a_part_that_cannot_be_made_is_for_others_to_make(tmp_path: Path) -> Non
 
     with pytest.raises(RuntimeError, match="not now"):
         spread(tmp_path, "core", PLANS, fails)
-    assert gathered(tmp_path, "core") is None
+    unfinished = gathered(tmp_path, "core")
+    assert unfinished is not None
+    assert unfinished.trouble == "3 of 3 parts of the search were not finished: run it again"
     assert spread(tmp_path, "core", PLANS, _made).histories == 111
