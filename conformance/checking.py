@@ -13,6 +13,7 @@ from pathlib import Path
 
 from snapspec.conformance.aside import kind_of
 from snapspec.conformance.database import drop, keep, kept, open_database
+from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, encode_finding
 from snapspec.conformance.outcome import Outcome, outcome_of
 from snapspec.conformance.plan import Plan
@@ -48,7 +49,7 @@ class Checking:
         """What the search has come to. Raises KeyboardInterrupt when it is interrupted, with all that it made removed."""
         known = self.outcomes.get(search.name)
         if known is None:
-            known = self.outcomes[search.name] = self.make(search)
+            known = self.outcomes[search.name] = _tried(lambda: self.make(search))
         return known
 
     def make(self, search: Search) -> Outcome:
@@ -126,8 +127,12 @@ class Spread(Checking):
 
     def _part(self, search: Search, plan: Plan) -> Outcome:
         """One part of a search, on a driver of its own where one is to be started."""
-        with self.served(Search(search.levels, plan)) as served:
-            return make([served], lambda _: None)
+
+        def part() -> Outcome:
+            with self.served(Search(search.levels, plan)) as served:
+                return make([served], lambda _: None)
+
+        return _tried(part)
 
     def report(self) -> Report:
         """See `Checking`."""
@@ -148,6 +153,14 @@ def _written(before: Sequence[Finding | RefFinding]) -> Iterator[str]:
         file.writelines(json.dumps(encode_finding(found)) + "\n" for found in before)
         file.flush()
         yield file.name
+
+
+def _tried(making: Callable[[], Outcome]) -> Outcome:
+    """What is made; where it cannot run that is its outcome: nobody tries it again for each family of clauses."""
+    try:
+        return making()
+    except CannotRun as error:
+        return Outcome(trouble=str(error))
 
 
 def make(plans: Sequence[Plan], progress: Callable[[Run], None]) -> Outcome:

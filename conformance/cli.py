@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from io import TextIOWrapper
@@ -241,10 +242,13 @@ def _writable(out: Path) -> None:
 
 
 def _place(out: Path) -> None:
-    """A report that cannot be saved would be lost. CannotRun unless a directory can be made there, or written into."""
-    above = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise CannotRun(f"no report can be written into {out}: name a directory with --out")
+    """A report that cannot be saved would be lost. CannotRun unless `out` is a directory, or is made one, that takes files."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise CannotRun(f"no report can be written into {out}, {error.strerror}: name a directory with --out") from None
 
 
 def _silent(_: Run) -> None:

@@ -15,6 +15,7 @@ from snapspec.conformance.clauses import clauses, families
 from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.mutants.hall import EXHIBITS
+from snapspec.conformance.options import ALL, LEVELS
 from snapspec.conformance.subjects.address import MUTANT
 
 SHELLS = ("bash", "zsh", "fish")
@@ -82,8 +83,10 @@ def _complete(action: argparse.Action) -> dict[str, Any]:
             return _one_of((*families(), *clauses()))
         case "names":
             return _one_of(exhibit.name for exhibit in EXHIBITS)
+        case "level" if action.choices is None:
+            return _some_of("level", [*LEVELS, ALL])
         case "without":
-            return _some_of(sorted({*OPTIONAL, *ref_draw.OPTIONAL, *CONTENT}))
+            return _some_of("part", sorted({*OPTIONAL, *ref_draw.OPTIONAL, *CONTENT}))
     if action.type is Path:
         found: dict[str, Any] = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
         return found
@@ -95,16 +98,16 @@ def _one_of(words: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def _some_of(words: list[str]) -> dict[str, Any]:
-    """Names with commas between."""
+def _some_of(name: str, words: list[str]) -> dict[str, Any]:
+    """Names with commas between; `name` is what one is called, and no other list's."""
     bash = f"""
-_snapspec_some_of() {{
+_snapspec_{name}s() {{
   local before=${{1%"${{1##*,}}"}}
   compgen -P "$before" -W "{" ".join(words)}" -- "${{1##*,}}"
 }}"""
     return {
-        "bash": "_snapspec_some_of",
-        "zsh": f"_values -s , name {' '.join(words)}",
+        "bash": f"_snapspec_{name}s",
+        "zsh": f"_values -s , {name} {' '.join(words)}",
         "fish": f"(__fish_complete_list , 'printf \"%s\\\\n\" {' '.join(words)}')",
         "preamble": {"bash": bash},
     }

@@ -19,7 +19,8 @@ from snapspec.model.state import Profile
 class Outcome:
     """All that is known of a search when it has ended. `reached` is how often each clause was put to the test, `disturbed` how
     often what was done to which call, `power` the numbers of the power cuts, `lines` what is said beside, `left` what of killed
-    runs could not be cleaned; `lacks` is what the machine does not permit, `hung` are calls left out since one did not answer.
+    runs could not be cleaned; `lacks` is what the machine does not permit, `hung` are calls left out since one did not answer,
+    `beyond` the clauses that nothing here can put to the test, each with why.
 
     `trouble` says why it could not be made, `fault` what went wrong in the kit itself.
     """
@@ -40,6 +41,7 @@ class Outcome:
     left: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     hung: tuple[str, ...] = ()
+    beyond: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
     fault: str = ""
 
@@ -68,6 +70,7 @@ def outcome_of(run: Run, seconds: float) -> Outcome:
         tuple(run.left),
         tuple(run.lacks),
         tuple(run.hung),
+        dict(run.beyond),
         run.trouble,
         run.fault,
     )
@@ -107,7 +110,7 @@ def _each(lines: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 # --- as JSON
 
 #: The fields that are JSON as they are, and those that are tuples of text.
-_PLAIN = ("note", "refs", "promise", "histories", "calls", "restarts", "seconds", "reached", "disturbed", "power")
+_PLAIN = ("note", "refs", "promise", "histories", "calls", "restarts", "seconds", "reached", "disturbed", "power", "beyond")
 _TEXTS = ("lines", "left", "lacks", "hung")
 
 

@@ -68,6 +68,7 @@ class Plugin:
         self.shared = shared
         self.directory: tempfile.TemporaryDirectory[str] | None = None
         self._checking: Checking | None = None
+        self._report: Report | None = None
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Known to the tests."""
@@ -121,14 +122,14 @@ class Plugin:
             write(report, self.chosen.out)
 
     def report(self) -> Report | None:
-        """The report of all that was made, here or by workers; None when nothing was."""
+        """The report of all that was made, here or by workers; None when nothing was. For the end: it is made once."""
         if self.directory is not None and self._checking is None:
             from snapspec.conformance.checking import Spread
 
             self._checking = Spread(self.chosen, Path(self.directory.name), 0)
-        if self._checking is None:
-            return None
-        return self._checking.report()
+        if self._report is None and self._checking is not None:
+            self._report = self._checking.report()
+        return self._report
 
     def pytest_unconfigure(self) -> None:
         """The place where the workers met is removed."""

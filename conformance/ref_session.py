@@ -83,7 +83,7 @@ class RefSession(BaseSession[RefFinding]):
         self.world = self.made_world(ground, gates)
         state = RefState(driver=State(profile=self.subject.profile), declared=self.subject.declared)
         self.watch = RefWatch(state, self.world)
-        self.watch.aside = frozenset(kind.clause for kind in self.aside)
+        self.watch.aside = frozenset(kind.clause for kind in self.aside if not kind.call)  # those of looks
         self.free = None
         self._pruned: set[str] = set()
         self.bursts = []

@@ -34,7 +34,7 @@ from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.search import shorten, size
 from snapspec.conformance.subjects.grpc import clean_up_after
-from snapspec.conformance.workspace import Leftover, reclaim
+from snapspec.conformance.workspace import Leftover, Note, default_base, reclaim
 from snapspec.impl.errors import SnapshotError
 from snapspec.model.replies import Mismatch
 from snapspec.model.state import Profile
@@ -87,6 +87,8 @@ class Run:
     left: list[str] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
     """What the machine does not permit, and so was not drawn."""
+    beyond: dict[str, str] = field(default_factory=dict)
+    """The clauses that nothing in this run can put to the test, and why."""
 
     @property
     def histories(self) -> int:
@@ -302,7 +304,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
     match told["kind"]:
         case "started":
             run.note, run.profile, run.refs = told["note"], decode(told["profile"]), told["refs"]
-            run.promise, run.lacks = told["promise"], told.get("lacks", [])
+            run.promise, run.lacks, run.beyond = told["promise"], told.get("lacks", []), told.get("beyond", {})
         case "line":
             run.lines.append(told["text"])
         case "finding":
@@ -384,6 +386,8 @@ def clean_up() -> list[str]:
 def _clean(leftover: Leftover) -> Iterator[str]:
     try:
         for note in leftover.notes:
+            if _went_along(note):
+                continue
             left = asyncio.run(clean_up_after(note))
             if left:
                 raise CannotRun(
@@ -399,6 +403,12 @@ def _clean(leftover: Leftover) -> Iterator[str]:
     why = leftover.discard()
     if why:
         yield why
+
+
+def _went_along(note: Note) -> bool:
+    """Whether the server was one that a run had started, in a directory of the kit: what it held is gone with it."""
+    socket = Path(note["address"].removeprefix("unix://"))
+    return socket.is_relative_to(default_base()) and not socket.exists()
 
 
 def shorten_stuck(run: Run, plan: Plan, progress: Callable[[Run], None]) -> None:

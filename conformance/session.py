@@ -239,9 +239,12 @@ class Session(BaseSession[Finding]):
             snapshots = self.state(space).snapshots
             parents = {s.parent for s in snapshots.values()}
             while snapshots:
+                before = len(snapshots)
                 for key in [k for k in snapshots if k not in parents]:
                     self.do(ops.Remove(key), space, check=True)
                 snapshots = self.state(space).snapshots
+                if len(snapshots) == before:
+                    raise SetAside  # nothing can be removed, which is known
                 parents = {s.parent for s in snapshots.values()}
             self.do(ops.Walk(), space, check=True)
 

@@ -124,7 +124,8 @@ def settings(options: argparse.Namespace, directory: Path) -> Settings:
     levels = options.level or (file.levels if file is not None else ())
     chosen = _with_levels(chosen, levels, bool(options.level))
     jobs = options.jobs or (file and file.jobs) or min(2, os.cpu_count() or 1)
-    narrowed = bool(file is not None and file.levels and set(file.levels) - set(chosen.levels)) or bool(options.without)
+    meant = (file.levels or own_levels(subject)) if file is not None else ()
+    narrowed = bool(set(meant) - set(chosen.levels)) or bool(options.without)
     return replace(chosen, jobs=_jobs(chosen, jobs), narrowed=narrowed)
 
 

@@ -17,12 +17,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
+
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from snapspec.conformance.adapter.refs import ExecRefs, ExecRefSession, history
 from snapspec.conformance.adapter.smoke import walk
 from snapspec.conformance.adapter.subject import ExecSubject
-from snapspec.conformance.base_search import BATCH, Entry
+from snapspec.conformance.base_search import BATCH, MOST, Entry
 from snapspec.conformance.codec import encode
 from snapspec.conformance.draw import Limits
 from snapspec.conformance.durable import power, ref_power
@@ -91,6 +93,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     surroundings = enter()
     seen = watched() if plan.level == "faults" and not parse(plan.subject).refs else nullcontext()
     with seen, Workspace.create() as workspace, asyncio.Runner() as runner:
+        set_hypothesis_home_dir(workspace.scratch("hypothesis"))  # not in the directory that somebody works in
         session = session_of(plan, surroundings, workspace, runner, _told_to_end)
         subject = session.subject
         try:
@@ -102,6 +105,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 refs=isinstance(session, RefSession),
                 promise=promise_of(plan, session),
                 lacks=permits(str(workspace.directory)).lacks,
+                beyond=_beyond(session),
             )
             yield session, workspace
         finally:
@@ -113,6 +117,15 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                     tell("cannot", why=f"{plan.subject} cannot be closed, it does not answer: mend that first")
                 tell("stuck", own=isinstance(subject, Subject) and (subject.reopens or subject.fresh))
                 _leave(workspace)
+
+
+def _beyond(session: Session | RefSession) -> dict[str, str]:
+    """The clauses that nothing here can put to the test, and why."""
+    subject: Any = session.subject
+    if isinstance(session, RefSession) or subject.reopens:
+        return {}
+    why = "nothing closes this driver and opens it again here"
+    return {"SNAP-CLOSE-1": why} if subject.restarts == "stop" else {"SNAP-CLOSE-1": why, "SNAP-OPEN-1": why}
 
 
 def _leave(workspace: Workspace) -> None:
@@ -150,15 +163,14 @@ def _cut_power(plan: Plan) -> None:
         note = f"the reference manager over {subject.note}" if refs else subject.note
         promise = "REF-POWER-" if refs else "SNAP-POWER-"
         tell("started", note=note, profile=encode(subject.profile), refs=refs, promise=promise)
-        done, after = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
-        _tell_finding(done.found if isinstance(done, RefPowered) else done.finding, after)
+        done = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
     if _told_to_end:
         raise SystemExit(1)
     tell("done", **_power_counts(done))
 
 
-def _check_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, tuple[int, float]]:
-    """What came of it; and the images and seconds until something was found."""
+def _check_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
+    """What came of it. Findings are told, each with the images and seconds until it was found."""
     began, told, after = time.monotonic(), 0.0, (0, 0.0)
 
     def report(done: power.Powered) -> None:
@@ -171,15 +183,19 @@ def _check_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, tu
 
     until = time.monotonic() + plan.budget if plan.budget else float("inf")
     seed = plan.seed * 1_000_003 + plan.number
-    done: power.Powered
-    if refs:
-        done = ref_power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
-    else:
-        done = power.run(here, plan.examples, seed, until=until, report=report, signals=_told_to_end)
-    return done, after
+    done: Any = None
+    while True:
+        run_on = ref_power.run if refs else power.run
+        # What goes on draws under another seed.
+        again = seed if done is None else seed + 7919 * len(done.kinds)
+        done = run_on(here, plan.examples, again, until=until, report=report, signals=_told_to_end, done=done)
+        found = done.found if refs else done.finding
+        _tell_finding(found, after)
+        if found is None or plan.first or len(done.kinds) >= MOST:
+            return cast(power.Powered, done)
 
 
-def _replay_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, tuple[int, float]]:
+def _replay_power(plan: Plan, here: Place, refs: bool) -> power.Powered:
     saved = load(Path(plan.file))
     if isinstance(saved, RefFinding):
         if not refs:
@@ -187,13 +203,15 @@ def _replay_power(plan: Plan, here: Place, refs: bool) -> tuple[power.Powered, t
         shown = ref_power.try_last(here, saved.bursts)
         for text in (shown or saved).told:
             tell("line", text=text)
-        return RefPowered(histories=1, calls=sum(len(burst.ops) for burst in saved.bursts), found=shown), (1, 0.0)
+        _tell_finding(shown)
+        return RefPowered(histories=1, calls=sum(len(burst.ops) for burst in saved.bursts), found=shown)
     if refs:
         raise CannotRun("the history is of a driver, not of refs over it: replay it on the driver's address alone")
     found = power.replay(here, saved, _told_to_end)
     for step in (found or saved).calls:
         tell("line", text=line(step))
-    return power.Powered(histories=1, calls=len(saved.calls), finding=found), (1, 0.0)
+    _tell_finding(found)
+    return power.Powered(histories=1, calls=len(saved.calls), finding=found)
 
 
 def _power_counts(done: power.Powered) -> dict[str, Any]:

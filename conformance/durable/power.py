@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from random import Random
 from typing import Any
 
+from snapspec.conformance.aside import covered, kind_of
 from snapspec.conformance.durable import InFlight, PowerCut, Restart, Together, images
 from snapspec.conformance.durable.images import GRAINS, HOWS, Cut
 from snapspec.conformance.durable.place import Place
@@ -20,6 +21,7 @@ from snapspec.conformance.durable.recorder import Event, Told
 from snapspec.conformance.durable.survivor import judge
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, call_text
+from snapspec.conformance.kind import Kind
 from snapspec.conformance.search import simpler
 from snapspec.conformance.session import Diverged
 from snapspec.conformance.shorten import fewer, shortest
@@ -31,6 +33,9 @@ IMAGES = 25
 
 #: Seconds that a finding is made shorter at most.
 SHORTENING = 60.0
+
+#: So many histories that end before their power is cut end a run.
+SPOILED = 20
 
 #: How often a cut is drawn anew that would leave nothing open.
 _REDRAWN = 2
@@ -51,6 +56,8 @@ class Powered:
     reached: Counter[str] = field(default_factory=Counter)
     finding: Finding | None = None
     shrinking: bool = False
+    kinds: frozenset[Kind] = frozenset()
+    """The kinds of all findings, which are set aside."""
 
     def tell(self, events: Sequence[Event]) -> None:
         """Count what the disk was told."""
@@ -77,7 +84,7 @@ class Powered:
         yield f"under way: {_counted(self.during, ', ')}"
 
 
-_NUMBERS = tuple(f.name for f in fields(Powered) if f.name not in ("finding", "shrinking"))
+_NUMBERS = tuple(f.name for f in fields(Powered) if f.name not in ("finding", "shrinking", "kinds"))
 
 
 def _counted(counts: Counter[str], between: str) -> str:
@@ -102,19 +109,22 @@ def run(
     until: float = float("inf"),
     report: Callable[[Powered], None] = lambda _: None,
     signals: Sequence[int] = (),
+    done: Powered | None = None,
 ) -> Powered:
     """Draw histories and cuts under `seed` until `wanted` images were judged, something was found, or the clock is at `until`.
 
-    What was found is made shorter. The same seed draws the same as long as the driver answers the same. Raises SystemExit once
-    `signals` holds something.
+    What was found is made shorter. With `done`, what an earlier call has given, the run goes on, and what that found is set
+    aside. The same seed draws the same as long as the driver answers the same. Raises SystemExit once `signals` holds something.
     """
-    done, random = Powered(), Random(seed)
-    while done.images < wanted and done.finding is None and time.monotonic() < until:
+    done, random, spoiled = done or Powered(), Random(seed), 0
+    done.finding, done.shrinking = None, False
+    while done.images < wanted and done.finding is None and spoiled < SPOILED and time.monotonic() < until:
         try:
             recorded = record(here, drawn(random, here.limits), signals)
         except Diverged as diverged:
-            done.finding = diverged.finding
-            break
+            spoiled += 1
+            done.finding = None if covered(kind_of(diverged.finding), done.kinds) else diverged.finding
+            continue
         done.histories += 1
         done.calls += sum(len(step.op.calls) if isinstance(step.op, Together) else 1 for step in recorded.steps)
         done.tell(recorded.events)
@@ -122,9 +132,11 @@ def run(
         cuts = draw_cuts(random, recorded.events, recorded.spans(), number, here.whole)
         _judge_all(here, recorded, cuts, done, random, lambda: time.monotonic() < until, report, signals)
     if done.finding is not None:
-        done.divergences, done.shrinking = 1, True
+        done.divergences, done.shrinking = done.divergences + 1, True
         report(done)
-        done.finding = shorten(here, done.finding, time.monotonic() + SHORTENING, signals)
+        found = done.finding
+        done.finding = shorten(here, found, time.monotonic() + SHORTENING, signals)
+        done.kinds |= {kind_of(found), kind_of(done.finding)}
     return done
 
 
@@ -163,7 +175,8 @@ def _judge_all(
         if not wanted():
             return
         kernel = random.random() < 0.5
-        done.finding = judge(here, recorded, disk, cut, kernel=kernel, reached=done.reached, signals=signals)
+        found = judge(here, recorded, disk, cut, kernel=kernel, reached=done.reached, signals=signals)
+        done.finding = None if found is None or covered(kind_of(found), done.kinds) else found
         done.images += 1
         done.hows[cut.how if images.pieces(recorded.events, cut.moment, cut.grain) else "nothing open"] += 1
         during = recorded.known(cut.moment).during

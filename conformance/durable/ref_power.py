@@ -16,6 +16,7 @@ from pathlib import Path
 from random import Random
 
 from snapspec.conformance import ref_draw
+from snapspec.conformance.aside import covered, kind_of
 from snapspec.conformance.durable import images, power
 from snapspec.conformance.durable.images import Cut, Disk
 from snapspec.conformance.durable.place import Place
@@ -398,13 +399,15 @@ def run(
     until: float = float("inf"),
     report: Callable[[RefPowered], None] = lambda _: None,
     signals: Sequence[int] = (),
+    done: RefPowered | None = None,
 ) -> RefPowered:
     """Draw histories and cuts under `seed` until `wanted` images were judged, something was found, or the clock is at `until`.
 
-    What was found is made shorter. Raises SystemExit once `signals` holds something.
+    What was found is made shorter; for `done` see `power.run`. Raises SystemExit once `signals` holds something.
     """
-    done, random = RefPowered(), Random(seed)
-    while done.images < wanted and done.found is None and time.monotonic() < until:
+    done, random, spoiled = done or RefPowered(), Random(seed), 0
+    done.found, done.shrinking = None, False
+    while done.images < wanted and done.found is None and spoiled < power.SPOILED and time.monotonic() < until:
         _heed(done, report, signals)
         try:
             recorded = record(here, drawn(random, here), opens)
@@ -412,8 +415,12 @@ def run(
             done.crowded += 1
             continue
         except RefDivergence as diverged:
-            done.divergences = 1
+            spoiled += 1
+            if covered(kind_of(diverged.finding), done.kinds):
+                continue
+            done.divergences += 1
             done.found = _shorter(diverged.finding, lambda bursts: uncut(here, bursts, opens), until)
+            done.kinds |= {kind_of(diverged.finding), kind_of(done.found)}
             return done
         done.histories += 1
         done.calls += len(recorded.operations)
@@ -422,9 +429,11 @@ def run(
         cuts = power.draw_cuts(random, recorded.events, recorded.spans(), number, here.whole)
         done.found = _judge_all(here, recorded, cuts, done, random, opens, lambda: _heed(done, report, signals))
     if done.found is not None:
-        done.divergences, done.shrinking = 1, True
+        done.divergences, done.shrinking = done.divergences + 1, True
         report(done)
-        done.found = _shorter(done.found, lambda bursts: try_last(here, bursts, opens), until)
+        found = done.found
+        done.found = _shorter(found, lambda bursts: try_last(here, bursts, opens), until)
+        done.kinds |= {kind_of(found), kind_of(done.found)}
     return done
 
 
@@ -444,7 +453,7 @@ def _judge_all(
         done.images += 1
         done.hows[cut.how if images.pieces(recorded.events, cut.moment, cut.grain) else "nothing open"] += 1
         done.during.update(under_way(recorded, cut) or ("none",))
-        if found is not None:
+        if found is not None and not covered(kind_of(found), done.kinds):
             return found
     return None
 

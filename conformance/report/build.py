@@ -18,6 +18,7 @@ from snapspec.conformance.base_search import Entry
 from snapspec.conformance.history import Finding, line
 from snapspec.conformance.outcome import Outcome
 from snapspec.conformance.overlap import OVERLAPPING
+from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.document import LEVELS, Clause, Found, Level, Report, Verdict
 from snapspec.conformance.report.expect import judge_expected
@@ -53,6 +54,10 @@ _REACHED_BY: Mapping[str, tuple[str, ...]] = {
     "finalize": ("REF-FINAL-",),
     "restart": ("REF-OPEN-",),
 }
+
+
+#: What the kills of a manager's process put to the test.
+KILLED = ("REF-OPEN-", "REF-NOTE-", "REF-LEAK-", "REF-POWER-")
 
 
 def level_of(clause: str) -> str:
@@ -116,8 +121,9 @@ def families_of(level: str, chosen: Settings) -> tuple[str, ...]:
     profile = Profile(door=Door.METADATA if address.kind == "containerd" else Door.DIRECT)
     power = ("REF-POWER-" if refs else "SNAP-POWER-") if chosen.power else ""
     promise = {"faults": "SNAP-FAULT-", "durable": power or "SNAP-DURABLE-", "concurrent": OVERLAPPING}.get(level, "")
-    owes = owed(profile, refs, promise)
-    return tuple(dict.fromkeys(family(c) for c in owes if level not in SEQUENTIAL or level_of(c) == level))
+    search = Search((level,), Plan("check", chosen.subject))
+    outcome = Outcome(profile=profile, refs=refs, promise=promise)
+    return tuple(dict.fromkeys(family(c) for c in owed(profile, refs, promise) if _decides(search, outcome, level, c)))
 
 
 # --- findings
@@ -164,7 +170,7 @@ def _levels(search: Search, outcome: Outcome, findings: Sequence[Found]) -> Iter
     """The levels that the search decides about. What it did besides is told of the first."""
     owes = owed(outcome.profile, outcome.refs, outcome.promise) if outcome.profile is not None else []
     for name in search.levels:
-        mine = [c for c in owes if search.name not in SEQUENTIAL or level_of(c) == name]
+        mine = [c for c in owes if _decides(search, outcome, name, c)]
         mine += [one.clause for one in findings if one.level == name and one.clause not in mine]
         clauses = tuple(_clause(c, search, outcome, findings) for c in dict.fromkeys(mine))
         why = _left_out(search, outcome)
@@ -181,6 +187,17 @@ def _levels(search: Search, outcome: Outcome, findings: Sequence[Found]) -> Iter
             clauses,
             tuple(_lines(outcome)) if name == search.name else (),
         )
+
+
+def _decides(search: Search, outcome: Outcome, level: str, clause: str) -> bool:
+    """Whether the level decides about that clause. What a driver owes anyway, core and its like do, which put all of it to the
+    test; at faults and durable it counts when it is broken.
+    """
+    if search.name in SEQUENTIAL:
+        return level_of(clause) == level
+    if outcome.refs:
+        return search.name != "durable" or outcome.powered.images > 0 or clause.startswith(KILLED)
+    return search.name not in ("faults", "durable") or clause.startswith(outcome.promise)
 
 
 def _lines(outcome: Outcome) -> Iterator[str]:
@@ -207,6 +224,8 @@ def _clause(clause: str, search: Search, outcome: Outcome, findings: Sequence[Fo
         return Clause(clause, min((one.verdict for one in broken), key=list(Verdict).index), max(count, len(broken)))
     if count:
         return Clause(clause, Verdict.PASSED, count)
+    if clause in outcome.beyond:
+        return Clause(clause, Verdict.SKIPPED, 0, outcome.beyond[clause])
     left_out = [name for name in (*search.plan.without, *outcome.hung) if clause.startswith(_reached(name))]
     if left_out:
         return Clause(clause, Verdict.SKIPPED, 0, f"left out: {', '.join(dict.fromkeys(left_out))}")

@@ -22,6 +22,9 @@ from snapspec.conformance.report.text import found_lines, level_text, progress_l
 from snapspec.conformance.run import Run
 from snapspec.conformance.settings import Search, Settings
 
+#: Columns of what is no terminal: nothing is broken there.
+WIDE = 10_000
+
 #: How verdicts look, in a shape and in a colour.
 LOOKS = {
     Verdict.ERROR: ("!", "bold red"),
@@ -39,7 +42,10 @@ LOOKS = {
 
 def console() -> Console:
     """Standard output. What is no terminal has lines as long as they are."""
-    return Console(highlight=False, soft_wrap=True)
+    shown = Console(highlight=False, soft_wrap=True)
+    if not shown.is_terminal:
+        shown.width = WIDE
+    return shown
 
 
 def show(report: Report, shown: Console, out: Path | None, *, quiet: bool = False) -> None:
@@ -68,6 +74,9 @@ def _beside(level: Level) -> Iterator[str]:
 
 def _loose_ends(report: Report) -> Iterator[Text]:
     """What was not put to the test, and what was to fail and did not."""
+    idle = [level.name for level in report.levels if level.verdict is Verdict.NOT_RUN]
+    if idle:
+        yield Text(f"  not run: {', '.join(idle)}", "dim")
     for level in report.levels:
         missing = [clause.id for clause in level.clauses if clause.verdict is Verdict.NOT_REACHED]
         if missing:
@@ -95,6 +104,10 @@ def finding_text(found: Found, count: int) -> Iterator[Text]:
     yield Text(f"\n  saved; again: {found.again}", "dim")
 
 
+#: A word, without the sign after it; and the clause at the end of what is allowed, which is none.
+_WORD = re.compile(r"\S+?(?=[,;.]?(?:\s|$))")
+_CLAUSE = re.compile(r"\[[A-Z]+-[A-Z]+-\d+\]")
+
 _GAP = re.compile(r" {6}(allowed|came) +(.*)")
 
 
@@ -113,28 +126,35 @@ def _styled(line: str, lines: list[str], at: int) -> Text:
 
 def _mark_difference(text: Text, line: str, other: str, style: str) -> None:
     """The words of the line that the other one has not."""
-    mine, theirs = [(m.start(), m.group()) for m in re.finditer(r"\S+", line)], re.findall(r"\S+", other)
+    mine = [(found.start(), found.group()) for found in _WORD.finditer(line)]
+    theirs = _WORD.findall(other)
     words = [word for _, word in mine]
     for tag, start, end, _, _ in difflib.SequenceMatcher(None, words, theirs, autojunk=False).get_opcodes():
         if tag in ("replace", "delete"):
             for begin, word in mine[start:end]:
-                if word not in ("allowed", "came"):
+                if word not in ("allowed", "came") and not _CLAUSE.fullmatch(word):
                     text.stylize(style, begin, begin + len(word))
 
 
 # --- levels
 
 
+#: The columns of the levels' table.
+_COLUMNS = ("level", "verdict", "histories", "calls", "clauses put to the test")
+
+
 def table(report: Report) -> Table:
     """The levels at a glance."""
     shown = Table(box=None, pad_edge=True, header_style="bold")
-    for title, side in (("level", "left"), ("verdict", "left"), ("histories", "right"), ("calls", "right"), ("clauses", "left")):
-        shown.add_column(title, justify=side, no_wrap=title != "clauses")  # type: ignore[arg-type]  # one of its words
+    for title in _COLUMNS:
+        shown.add_column(title, justify="right" if title in ("histories", "calls") else "left", no_wrap=title != _COLUMNS[-1])
     for level in report.levels:
+        if level.verdict is Verdict.NOT_RUN:
+            continue
         mark, style = LOOKS[level.verdict]
-        ran = bool(level.clauses)
-        counts = (str(level.histories), str(level.calls)) if ran else ("", "")
-        shown.add_row(level.name, Text(f"{mark} {level.verdict.value}", style), *counts, level_text(level) if ran else level.why)
+        counts = (str(level.histories), str(level.calls)) if level.clauses else ("", "")
+        told = level_text(level).replace(" clauses", "", 1) if level.clauses else level.why
+        shown.add_row(level.name, Text(f"{mark} {level.verdict.value}", style), *counts, told)
     return shown
 
 

@@ -13,6 +13,7 @@ from snapspec.conformance.overlap import OVERLAPPING, AtOnce
 from snapspec.conformance.ref_history import RefFinding, length
 from snapspec.conformance.report.document import Found, Level, Report, Verdict
 from snapspec.conformance.run import Run
+from snapspec.conformance.settings import SEQUENTIAL
 from snapspec.model.guards import Door, Rebase
 from snapspec.model.replies import Mismatch, Returned
 from snapspec.model.state import Profile
@@ -221,8 +222,10 @@ TOLD = {
 def verdict_line(report: Report) -> str:
     """The last line of a run: the verdict, and what it stands on."""
     ran = [level for level in report.levels if level.clauses]
-    searches = {(level.histories, level.calls, level.restarts, level.images, level.seconds) for level in ran}
-    histories, calls, restarts, images = (sum(each[number] for each in searches) for number in range(4))
+    # The levels of calls one after another are one search, and each of them has its counts.
+    searches = {SEQUENTIAL if level.name in SEQUENTIAL else (level.name,): level for level in ran}.values()
+    counts = [(level.histories, level.calls, level.restarts, level.images) for level in searches]
+    histories, calls, restarts, images = map(sum, zip((0, 0, 0, 0), *counts, strict=True))
     clauses = {clause.id: clause for level in ran for clause in level.clauses}
     reached = {clause.id for level in ran for clause in level.clauses if clause.count}
     done = f"{images} power-cut images, " if images else ""

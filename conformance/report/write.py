@@ -40,7 +40,7 @@ def write(report: Report, directory: Path) -> None:
                 path.unlink()
     except OSError as error:
         where = error.filename or directory
-        raise CannotRun(f"cannot write the report, {where}: {error.strerror}; name another directory with --report") from None
+        raise CannotRun(f"cannot write the report, {where}: {error.strerror}; name another directory with --out") from None
 
 
 def file_name(found: Found) -> str:

@@ -57,7 +57,7 @@ def completed(path: Path, typed: str) -> list[str]:
     [
         ("snapspec exp", ["explain"]),
         ("snapspec check model: --lev", ["--level"]),
-        ("snapspec check model: --level co", ["concurrent", "core"]),
+        ("snapspec check model: --level co", ["concurrent", "content", "core"]),
         ("snapspec check ref:o", ["overlay"]),
         ("snapspec check refs:m", ["model:"]),
         ("snapspec check ref:overlay --level f", ["faults"]),

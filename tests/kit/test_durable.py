@@ -258,7 +258,7 @@ def test_what_is_missing_is_said(subject: str, start: str, kill: bool, said: str
 
 def test_the_command_says_it_in_one_sentence() -> None:
     assert "with --start" in refused("check", "plugin:/x/s", "--level", "durable")
-    assert "no socket" in refused("check", "plugin:/x/s", "--start", "sleep 1", "--deadline", "1s")
+    assert "does not serve /x/s" in refused("check", "plugin:/x/s", "--start", "sleep 1")
 
 
 def test_a_history_with_a_restart_is_replayed_where_there_is_a_process_only(workdir: Path) -> None:

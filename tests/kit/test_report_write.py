@@ -57,7 +57,7 @@ def test_a_clause_is_no_path(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CannotRun, match=r"^cannot write the report, [^\n]*file[^\n]*; name another directory with --report$"):
+    with pytest.raises(CannotRun, match=r"^cannot write the report, [^\n]*file[^\n]*; name another directory with --out$"):
         write(sample(), tmp_path / "file")
     (tmp_path / "report" / "report.html").mkdir(parents=True)
     with pytest.raises(CannotRun, match=r"report\.html"):

@@ -82,15 +82,15 @@ def listener(more: str = "") -> str:
     return shlex.join([sys.executable, "-I", "-S", "-c", code, "{dir}/x.sock"])
 
 
-def test_it_is_ended_by_its_command(tmp_path: Path) -> None:
+def test_it_is_ended_by_its_command(workdir: Path) -> None:
     """The command gets the directory of the run, and SIGTERM is not sent."""
-    more = f"import signal; signal.signal(signal.SIGTERM, lambda *_: open({str(tmp_path / 'term')!r}, 'w')); "
-    stop = f"sh -c 'test -S {{dir}}/x.sock && touch {tmp_path}/stop && read pid < {tmp_path}/pid && kill -INT $pid'"
+    more = f"import signal; signal.signal(signal.SIGTERM, lambda *_: open({str(workdir / 'term')!r}, 'w')); "
+    stop = f"sh -c 'test -S {{dir}}/x.sock && touch {workdir}/stop && read pid < {workdir}/pid && kill -INT $pid'"
     with driver_started(SUBJECT, listener(more), stop) as started:
         pid = started.process.pid
-        (tmp_path / "pid").write_text(f"{pid}\n")
+        (workdir / "pid").write_text(f"{pid}\n")
     assert not lives(pid)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pid", "stop"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["pid", "stop"]
 
 
 def test_one_whose_command_fails_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_only_a_driver_behind_a_socket_is_started() -> None:
 
 
 @pytest.mark.root
-def test_what_it_has_mounted_in_its_directory_goes(tmp_path: Path) -> None:
+def test_what_it_has_mounted_in_its_directory_goes(workdir: Path) -> None:
     start = f"sh -c {shlex.quote('mkdir {dir}/m && mount -t tmpfs none {dir}/m && exec ' + listener())}"
     before = left()
     with driver_started(SUBJECT, start) as started:
@@ -135,13 +135,13 @@ def test_what_it_has_mounted_in_its_directory_goes(tmp_path: Path) -> None:
     assert left() == before
 
 
-def test_it_goes_with_the_kit_even_by_sigkill(tmp_path: Path) -> None:
+def test_it_goes_with_the_kit_even_by_sigkill(workdir: Path) -> None:
     code = (
         "import sys, time; from snapspec.conformance.started import driver_started\n"
         "with driver_started(*sys.argv[1:3]) as started: print(started.process.pid, flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-c", code, SUBJECT, listener()]
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(workdir)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as kit:
         assert kit.stdout is not None
         pid = int(kit.stdout.readline())
@@ -157,26 +157,26 @@ def test_it_goes_with_the_kit_even_by_sigkill(tmp_path: Path) -> None:
 # --- at level durable: commands in place of signals
 
 
-def marked(tmp_path: Path) -> Process:
+def marked(workdir: Path) -> Process:
     """A process that can be told to end by commands of its own, each leaving a file of its name."""
-    stop, kill = ((f"sh -c 'touch {tmp_path}/{name}; kill -INT $(cat {tmp_path}/pid)'") for name in ("stop", "kill"))
-    made = Process(("sleep", "600"), tmp_path / "log", shlex.split(stop), shlex.split(kill))
+    stop, kill = ((f"sh -c 'touch {workdir}/{name}; kill -INT $(cat {workdir}/pid)'") for name in ("stop", "kill"))
+    made = Process(("sleep", "600"), workdir / "log", shlex.split(stop), shlex.split(kill))
     made.start()
-    (tmp_path / "pid").write_text(str(made.pid))
+    (workdir / "pid").write_text(str(made.pid))
     return made
 
 
 @pytest.mark.parametrize(("kill", "name"), [(False, "stop"), (True, "kill")])
-def test_the_commands_end_it_in_place_of_signals(kill: bool, name: str, tmp_path: Path) -> None:
-    made = marked(tmp_path)
+def test_the_commands_end_it_in_place_of_signals(kill: bool, name: str, workdir: Path) -> None:
+    made = marked(workdir)
     pid = made.pid
     made.end(kill)
     assert not lives(pid)
-    assert {path.name for path in tmp_path.iterdir()} - {"pid", "log"} == {name}
+    assert {path.name for path in workdir.iterdir()} - {"pid", "log"} == {name}
 
 
-def test_one_that_has_ended_already_is_told_nothing(tmp_path: Path) -> None:
-    made = Process(("true",), tmp_path / "log", ("false",), ("false",))
+def test_one_that_has_ended_already_is_told_nothing(workdir: Path) -> None:
+    made = Process(("true",), workdir / "log", ("false",), ("false",))
     made.start()
     while not made.ended():
         time.sleep(0.01)
@@ -184,26 +184,26 @@ def test_one_that_has_ended_already_is_told_nothing(tmp_path: Path) -> None:
     assert made.pid == 0
 
 
-def test_a_command_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_does_not_end_is_ended(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "PATIENCE", 0.2)
-    made = Process(("sleep", "600"), tmp_path / "log", kill=("sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 600"))
+    made = Process(("sleep", "600"), workdir / "log", kill=("sh", "-c", f"echo $$ > {workdir}/pid; exec sleep 600"))
     made.start()
     pid = made.pid
     with pytest.raises(CannotRun, match=r"does not end in 0\.2 s, and the driver goes on"):
         made.end(kill=True)
     assert not lives(pid)
-    assert not lives(int((tmp_path / "pid").read_text()))
+    assert not lives(int((workdir / "pid").read_text()))
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("kill", [False, True])
-def test_a_check_at_level_durable_ends_the_driver_by_commands(kill: bool, tmp_path: Path) -> None:
+def test_a_check_at_level_durable_ends_the_driver_by_commands(kill: bool, workdir: Path) -> None:
     start = f"sh -c {shlex.quote('echo $$ > {dir}/pid; exec ' + START)}"
-    stop, killed = (f"sh -c 'echo x >> {tmp_path}/{name}; kill -{name} $(cat {{dir}}/pid)'" for name in ("TERM", "KILL"))
+    stop, killed = (f"sh -c 'echo x >> {workdir}/{name}; kill -{name} $(cat {{dir}}/pid)'" for name in ("TERM", "KILL"))
     require_process(parse(SUBJECT), start, kill)
     plan = Plan("check", SUBJECT, budget=8.0, examples=5, level="durable", start=start, kill=kill, stop=stop, kill_command=killed)
     run = execute([plan], lambda _: None)
     assert (run.trouble, run.fault, run.finding) == ("", "", None)
     assert run.restarts > 3
-    used = {path.name: len(path.read_text().split()) for path in tmp_path.iterdir()}
+    used = {path.name: len(path.read_text().split()) for path in workdir.iterdir()}
     assert used["KILL" if kill else "TERM"] >= run.restarts

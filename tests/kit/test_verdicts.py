@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from snapspec.conformance.report.document import Clause, Expected, Level, Verdict
+from snapspec.conformance.report.document import Clause, Expected, Level, Report, Verdict
+from snapspec.conformance.report.text import verdict_line
 from snapspec.conformance.report.verdicts import of_level, of_run, status
 
 V = Verdict
@@ -102,3 +103,16 @@ def test_the_exit_status() -> None:
         V.SKIPPED: 2,
         V.NOT_RUN: 2,
     }
+
+
+def test_the_last_line_counts_each_search_once_and_equal_ones_too() -> None:
+    """The levels of calls one after another are one search."""
+    held = (Clause("SNAP-KEY-1", V.PASSED, 3), Clause("SNAP-KEY-2", V.PASSED, 1))
+    levels = tuple(
+        Level(name, V.PASSED, histories=10, calls=20, restarts=1, seconds=1.0, clauses=held)
+        for name in ("core", "usage", "concurrent", "durable")
+    )
+    assert verdict_line(Report("x", V.PASSED, levels)) == (
+        "CONFORMS: x: 30 histories, 60 calls, 3 restarts, 2 of 2 clauses put to the test"
+    )
+    assert verdict_line(Report("x", V.NOT_REACHED, ())).endswith("0 histories, 0 calls, 0 of 0 clauses put to the test")
