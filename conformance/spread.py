@@ -43,8 +43,9 @@ def gathered(directory: Path, name: str) -> Outcome | None:
         return None
     parts, count = [_read(file) for file in sorted(directory.glob(f"{name}-*.json"))], int(begun.read_text(encoding="ascii"))
     whole = joined(parts) if parts else Outcome()
-    missing = count - len(parts)
-    return replace(whole, trouble=f"{missing} of {count} parts of the search were not finished: run it again") if missing else whole
+    if len(parts) == count:
+        return whole
+    return replace(whole, trouble=f"{count - len(parts)} of {count} parts of the search were not finished: run it again")
 
 
 def _make_one(plan: Plan, file: Path, make: Callable[[Plan], Outcome]) -> None:
