@@ -21,6 +21,9 @@ from snapspec.conformance.spread import gathered, spread
 from snapspec.conformance.workspace import default_base
 
 PATH = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+#: From Python 3.12 on it warns of a fork where there are threads; none of them matters to the children here.
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+
 ALONE = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": PATH}
 WORDS = ("-p", "snapspec.conformance.plugin", "-p", "no:cacheprovider", "--pyargs", "snapspec.conformance")
 
@@ -205,11 +208,11 @@ def _slow(directory: Path) -> None:
 
 def test_a_worker_that_is_killed_leaves_its_part_to_another(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
-    killed = fork.Process(target=_stuck, args=(tmp_path,))
+    killed = fork.Process(target=_stuck, args=(tmp_path,), daemon=True)
     killed.start()
     while not (tmp_path / "begun").exists():
         time.sleep(0.01)
-    other = fork.Process(target=_slow, args=(tmp_path,))
+    other = fork.Process(target=_slow, args=(tmp_path,), daemon=True)
     other.start()
     time.sleep(0.3)
     assert other.is_alive(), "it waits for the part that is claimed"
@@ -227,7 +230,7 @@ def test_a_worker_that_is_killed_leaves_its_part_to_another(tmp_path: Path) -> N
 
 def test_workers_that_begin_together_make_each_part_once(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=_slow, args=(tmp_path,)) for _ in range(4)]
+    workers = [fork.Process(target=_slow, args=(tmp_path,), daemon=True) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
