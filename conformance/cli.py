@@ -1,6 +1,6 @@
-"""The command `snapspec`: smoke, check, replay, record, audit, serve, vectors, explain, completion, doctor, museum.
+"""The command `snapspec`: what each of its words does.
 
-Exit status: 0 conforms, 1 diverges, 2 could not run.
+Exit status: 0 conforms, 1 diverges, 2 nothing is decided, or it could not run.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _found(number: int, chosen: Settings, search: Search, profile: Profile | Non
     at = kind_of(finding).at or "calls that overlap"
     histories, seconds = entry.after
     made = found(number, level, finding, at, subject=subject, profile=profile)
-    start = ["--start", search.plan.start] if search.plan.start else []
+    start = ["--start", chosen.start] if chosen.start else []
     return replace(
         made,
         histories=histories,

@@ -354,7 +354,7 @@ def test_of_refs_too_a_kind_ends_its_history_and_others_are_found() -> None:
 
 def test_a_look_that_is_set_aside_hides_no_answer_that_breaks_the_same_clause() -> None:
     session = in_memory()
-    for aside, shows in ((Kind("REF-NOTE-1"), ""), (Kind("REF-NOTE-1", "new"), "REF-NOTE-1"), (Kind("REF-NOTE-2"), "REF-NOTE-1")):
+    for aside, shows in ((Kind("REF-NOTE-1"), ""), (Kind("REF-NOTE-1", "new"), "REF-NOTE-1"), (Kind("REF-LEAK-1"), "REF-NOTE-1")):
         session.aside = frozenset({aside})
         found = session.shows(partial(_with_a_stranger, session))
         assert (found.clause if found is not None else "") == shows
