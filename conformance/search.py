@@ -102,6 +102,8 @@ def shorten(best: Finding, again: Again, wanted: Callable[[], bool]) -> Finding:
 
 def _tries(best: Finding) -> Iterator[tuple[Step, ...]]:
     calls = tuple(step for step in best.steps if not step.check)
+    if not calls:  # a look has shown it, before any call
+        return iter(())
     return filter(None, chain(_undisturbed(calls, best.steps[-1]), _related(calls, best.steps[-1].op), _shorter(calls)))
 
 
