@@ -140,6 +140,11 @@ class BaseSearch(ABC, Generic[S, F]):
             if not ended and not met_another:
                 raise
 
+    def go_on(self) -> None:
+        """After something was found: make it shorter, unless nothing else is looked for; then that can wait."""
+        if not self.first:
+            self.settle()
+
     def settle(self) -> None:
         """Make each new finding as short as it gets by itself. One that leaves a call behind is not replayed here."""
         while self.raw:

@@ -18,14 +18,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
-from snapspec.conformance import completion, doctor, driver_init, front, machine
+from snapspec.conformance import doctor, driver_init, machine
 from snapspec.conformance.durable import PowerCut, Restart, Together
 from snapspec.conformance.errors import CannotRun
-from snapspec.conformance.explain.explain import explain
 from snapspec.conformance.faults import Faulted
 from snapspec.conformance.history import Finding, load
 from snapspec.conformance.linear import Verdict
-from snapspec.conformance.mutants import museum
 from snapspec.conformance.mutants.hall import EXHIBITS, find
 from snapspec.conformance.options import OUT
 from snapspec.conformance.overlap import AtOnce
@@ -37,17 +35,16 @@ from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report import document
 from snapspec.conformance.report.audit import audit_lines
 from snapspec.conformance.report.document import Report, encode
-from snapspec.conformance.report.merge import merge
-from snapspec.conformance.report.terminal import console, show
 from snapspec.conformance.report.text import disturbance_lines, finding_lines, summary
 from snapspec.conformance.report.verdicts import status
-from snapspec.conformance.report.write import write
 from snapspec.conformance.run import Run, execute
 from snapspec.conformance.serve import serve
 from snapspec.conformance.settings import settings
 from snapspec.conformance.subjects.address import parse, require_image, require_in_process, require_process
 from snapspec.conformance.vectors import concurrent, make
 from snapspec.conformance.words import Action, parser
+
+# What one command alone needs is imported by it: the others begin sooner.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,11 +79,15 @@ def _doctor(_: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    from snapspec.conformance.explain.explain import explain
+
     explain(options.clause)
     return 0
 
 
 def _completion(options: argparse.Namespace) -> int:
+    from snapspec.conformance import completion
+
     print(completion.script(parser(_ACTIONS), options.shell))
     return 0
 
@@ -126,6 +127,10 @@ def _init(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from snapspec.conformance.report.merge import merge
+    from snapspec.conformance.report.terminal import console, show
+    from snapspec.conformance.report.write import write
+
     joined = merge([document.load(path) for path in options.files])
     if options.out is not None:
         write(joined, options.out)
@@ -167,6 +172,9 @@ def _check(options: argparse.Namespace) -> int:
     quiet = options.quiet or options.json
     if not quiet:
         print(chosen.command, flush=True)
+    from snapspec.conformance import front
+    from snapspec.conformance.report.terminal import console, show
+
     report = front.run(replace(chosen, out=out), quiet=quiet)
     for note in report.notes:
         print(f"snapspec: note: {note}", file=sys.stderr)
@@ -200,6 +208,8 @@ def _level_of(saved: Finding | RefFinding, start: str) -> str:
 
 
 def _museum(options: argparse.Namespace) -> int:
+    from snapspec.conformance.mutants import museum
+
     exhibits = [find(name) for name in options.names] or list(EXHIBITS)
     if options.list:
         for exhibit in exhibits:

@@ -16,9 +16,8 @@ from snapspec.conformance.draw import CONTENT
 from snapspec.conformance.machines import OPTIONAL
 from snapspec.conformance.mutants.hall import EXHIBITS
 from snapspec.conformance.options import ALL, LEVELS
+from snapspec.conformance.options import SHELLS as SHELLS
 from snapspec.conformance.subjects.address import MUTANT
-
-SHELLS = ("bash", "zsh", "fish")
 
 #: How subjects begin; what follows the colon of some is the user's own.
 SUBJECTS = (

@@ -17,6 +17,9 @@ ALL = "all"
 #: How a run draws: the same each time, or anew and more.
 PROFILES = ("ci", "nightly")
 
+#: The shells that can be told how the command is completed.
+SHELLS = ("bash", "zsh", "fish")
+
 #: What the first findings and reports of a check are written into.
 OUT = "snapspec-report"
 

@@ -138,7 +138,7 @@ def _once(
     if restarts or (restarts is None and often):
         more += (ref_ops.Restart(),)
     if search.show(lambda: play_scenario(search.session, scenario, budget, choose, more)):
-        search.settle()
+        search.go_on()
 
 
 def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -> None:
@@ -150,7 +150,7 @@ def _run_scenario(search: RefSearch, scenario: Scenario, drawn: random.Random) -
         bursts = (*(Burst((op,)) for op in scenario.setup), Burst(scenario.calls))
         for _ in range(FREELY):
             if search.show(partial(search.session.play_freely, bursts)):
-                search.settle()
+                search.go_on()
     for budget in SINGLY if search.everywhere else ():
         every = explore if in_memory and scenario in SCENARIOS else disturb_each
         every(partial(once, budget=budget))

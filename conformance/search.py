@@ -43,7 +43,7 @@ class Search(BaseSearch[Session, Finding]):
         """Each until it shows nothing new: what follows in it would not be met otherwise."""
         for make in written:
             while self.wanted() and self.show(self._history(make)):
-                self.settle()
+                self.go_on()
 
     def _history(self, make: Callable[[], Iterator[Operation]]) -> Callable[[], None]:
         calls = filter(self._possible, make())

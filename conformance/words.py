@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from snapspec.conformance import options
-from snapspec.conformance.completion import SHELLS
 from snapspec.conformance.driver_file import NAME as DRIVER_FILE
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.serve import ROOT
@@ -138,7 +137,7 @@ def _explain(command: argparse.ArgumentParser) -> None:
 
 
 def _completion(command: argparse.ArgumentParser) -> None:
-    command.add_argument("shell", choices=SHELLS, help="for bash: source <(snapspec completion bash)")
+    command.add_argument("shell", choices=options.SHELLS, help="for bash: source <(snapspec completion bash)")
 
 
 def _doctor(_: argparse.ArgumentParser) -> None:

@@ -332,7 +332,7 @@ def _look_for_kept(plan: Plan, search: Search | RefSearch | OverlapSearch) -> No
             found: Any = search.again(kept)
             if found is not None:
                 search.found(found)
-                search.settle()
+                search.go_on()
 
 
 def _drawing(plan: Plan, search: Search | RefSearch | OverlapSearch) -> Callable[[], bool]:
@@ -348,7 +348,7 @@ def _drawing(plan: Plan, search: Search | RefSearch | OverlapSearch) -> Callable
         before = search.session.histories
         search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn, drawn // BATCH)
         drawn += min(count, max(1, search.session.histories - before))  # a finding ends a batch
-        search.settle()
+        search.go_on()
         return True
 
     return draw

@@ -41,7 +41,7 @@ class ExecRefSearch(RefSearch):
         for scenario in whole[number::workers]:
             for bursts in _written(scenario):
                 if self.wanted() and self.show(history(self.session, bursts)):
-                    self.settle()
+                    self.go_on()
 
     def machine(self) -> RefMachine:
         """See `BaseSearch`."""

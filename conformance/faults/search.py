@@ -62,7 +62,7 @@ class FaultSearch(Search):
         tasks = [(calls, at) for calls in WRITTEN for at, op in enumerate(calls) if isinstance(op, Faultable)]
         for calls, at in tasks[number::workers]:
             while self.wanted() and self.show(every_fault(self.session, calls, at, self.wanted)):
-                self.settle()
+                self.go_on()
 
     def run_slow_scenarios(self, number: int = 0, workers: int = 1) -> None:
         """See `BaseSearch`: those have no faults."""

@@ -134,7 +134,7 @@ class OverlapSearch(BaseSearch[OverlapSession, Finding]):
             found = self.session.often(plan_again(self.session, plan), FEWER_TRIES) if self.wanted() else None
             if found is not None:
                 self.found(found)
-                self.settle()
+                self.go_on()
 
     def machine(self) -> RuleBasedStateMachine:
         """See `BaseSearch`."""

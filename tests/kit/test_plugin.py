@@ -117,7 +117,7 @@ def told(run: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def check(workdir: Path, subject: str, examples: int = 25) -> subprocess.Popen[str]:
-    return begin(workdir, "check", subject, "--examples", examples, "--seed", 1, "--out", workdir / "report")
+    return begin(workdir, "check", subject, "--examples", examples, "--seed", 1, "--first", "--out", workdir / "report")
 
 
 @contextlib.contextmanager
