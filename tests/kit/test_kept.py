@@ -47,6 +47,7 @@ def seen(plan: Plan, *faults: Fault, first: bool = False) -> list[Entry[Finding]
         session.histories = 0
         search = Search(session, Limits(PERMITS), float("inf"), lambda: None, first=first)
         look_for_kept(plan, search)
+        search.settle()
         return search.findings
 
 

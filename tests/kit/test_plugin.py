@@ -148,7 +148,7 @@ def test_a_right_plugin_conforms(plugin: Plugin, workdir: Path) -> None:
     assert (status, problems) == (0, "")
     assert "CONFORMS" in output
     assert plugin.names() == []
-    status, output, problems = told(check(workdir, f"plugin:{plugin.socket}?snapshotter=any&rebase=refused"))
+    status, output, problems = told(check(workdir, f"plugin:{plugin.socket}?snapshotter=any&rebase=refused", examples=4))
     assert (status in (0, 2), problems) == (True, ""), output
     assert "finding" not in output
     assert f"on snapshotter any at {plugin.address}" in output

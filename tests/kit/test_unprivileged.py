@@ -86,7 +86,7 @@ def nobody(workdir: Path) -> Iterator[Nobody]:
 def test_it_takes_a_user_namespace_and_says_so(nobody: Nobody) -> None:
     if not survey().user_namespaces.yes:
         pytest.skip("needs user namespaces: " + survey().user_namespaces.why)
-    status, output, errors = nobody.run("check", "ref:overlay", "--examples", "3", "--seed", "1")
+    status, output, errors = nobody.run("check", "ref:overlay", "--examples", "3", "--seed", "1", "--budget", "1s")
     assert (status, errors) == (2, ""), output
     assert (
         f"  on overlay on a plain directory, for there are no loop devices: does not run as root, but as user {NOBODY}" in output
