@@ -27,7 +27,8 @@ def kind_of(found: Finding | RefFinding) -> Kind:
         return Kind(found.clause, found.call, shape=_error(first.came))
     last = found.steps[-1]
     if isinstance(last.op, AtOnce):
-        return Kind(found.clause, shape=_error(first.came))
+        misplaced = next((bar.call for bar in found.bars if bar.mark), "")
+        return Kind(found.clause, misplaced.partition("(")[0], shape=_error(first.came))
     return Kind(found.clause, call_name(last.op), found.cause, _shape(last.response, first))
 
 

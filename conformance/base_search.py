@@ -63,6 +63,10 @@ class BaseSearch(ABC, Generic[S, F]):
     findings: list[Entry[F]] = field(default_factory=list)
     """The findings, each in its shortest form."""
     shrinking: bool = False
+    drawn: int = 0
+    """How many histories were drawn, those that make a finding shorter aside."""
+    batch: int | None = None
+    """While a batch is drawn: how many histories there were before it."""
 
     @abstractmethod
     def run_scenarios(self, number: int = 0, workers: int = 1, chance: int = 0) -> None:
@@ -139,6 +143,11 @@ class BaseSearch(ABC, Generic[S, F]):
             met_another = isinstance(error, Flaky) and not self.session.repeats
             if not ended and not met_another:
                 raise
+
+    @property
+    def progress(self) -> int:
+        """How many histories were drawn, the present batch included."""
+        return self.drawn + (self.session.histories - self.batch if self.batch is not None else 0)
 
     def go_on(self) -> None:
         """After something was found: make it shorter, unless nothing else is looked for; then that can wait."""

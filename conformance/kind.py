@@ -22,7 +22,7 @@ class Kind:
     def at(self) -> str:
         """In words, without the clause."""
         called = f"{self.call} after {self.cause}" if self.cause else self.call
-        return f"{called}: {', '.join(self.shape)}" if self.shape else called
+        return ": ".join(part for part in (called, ", ".join(self.shape)) if part)
 
     @property
     def text(self) -> str:

@@ -51,6 +51,8 @@ class Share:
     errors: bytes = b""
     """The end of what the process and its driver have written to stderr."""
     histories: int = 0
+    drawn: int = 0
+    """How many of them were drawn: not those that are written, nor those that make a finding shorter."""
     calls: int = 0
     restarts: int = 0
     reached: Counter[str] = field(default_factory=Counter)
@@ -113,7 +115,7 @@ class Run:
     @property
     def examples(self) -> int:
         """How much is done of what `--examples` counts."""
-        return self.power.images if self.powered else self.histories
+        return self.power.images if self.powered else sum(share.drawn for share in self.shares)
 
     @property
     def counted(self) -> str:
@@ -240,7 +242,7 @@ def _go_on(selector: selectors.BaseSelector, run: Run, share: Share) -> None:
     if not (share.stuck and hung) or plan.first or plan.hangs >= HANGS or (plan.budget and left <= 0):
         return
     kinds = encode_kinds({*decode_kinds(plan.aside), *(kind_of(entry.finding) for entry in share.found)})
-    drawn, without = min(plan.examples, plan.drawn + share.histories), (*plan.without, hung)
+    drawn, without = min(plan.examples, share.drawn), (*plan.without, hung)
     rest = replace(plan, aside=tuple(kinds), drawn=drawn, without=without, budget=max(0.0, left), hangs=plan.hangs + 1)
     _begin(selector, run, rest)
 
@@ -317,7 +319,7 @@ def _hear(run: Run, share: Share, told: dict[str, Any]) -> None:
         case "progress" | "done":
             share.histories, share.calls, share.restarts = told["histories"], told["calls"], told["restarts"]
             share.reached, share.disturbed = Counter(told["reached"]), Counter(told.get("disturbed", {}))
-            share.power = told.get("power", {})
+            share.power, share.drawn = told.get("power", {}), told.get("drawn", share.drawn)
             share.shrinking = told.get("shrinking", False)
             share.done = told["kind"] == "done"
         case "stuck":

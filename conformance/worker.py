@@ -295,7 +295,7 @@ def _check(plan: Plan, session: Session | RefSession, workspace: Workspace) -> N
         nonlocal told
         if time.monotonic() - told > 0.2:
             told = time.monotonic()
-            tell("progress", **_counts(session), shrinking=search.shrinking)
+            tell("progress", **_counts(session), drawn=search.progress, shrinking=search.shrinking)
 
     def settled(entry: Entry[Any]) -> None:
         _tell_said(session, entry.finding)
@@ -337,17 +337,18 @@ def _look_for_kept(plan: Plan, search: Search | RefSearch | OverlapSearch) -> No
 
 def _drawing(plan: Plan, search: Search | RefSearch | OverlapSearch) -> Callable[[], bool]:
     """What draws the next batch of histories, and tells whether there was one to draw."""
-    drawn = plan.drawn
+    search.drawn = plan.drawn
 
     def draw() -> bool:
-        nonlocal drawn
+        drawn = search.drawn
         count = min(BATCH, plan.examples - drawn)
         if count <= 0 or not search.wanted():
             return False
         # Each batch of each worker draws under a seed of its own, the same ones for the same seed of the run.
-        before = search.session.histories
+        search.batch = search.session.histories
         search.run_batch(count, (plan.seed * 1_000_003 + plan.number) * 1_000_003 + drawn, drawn // BATCH)
-        drawn += min(count, max(1, search.session.histories - before))  # a finding ends a batch
+        search.drawn += min(count, max(1, search.session.histories - search.batch))  # a finding ends a batch
+        search.batch = None
         search.go_on()
         return True
 

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from snapspec.conformance.aside import kind_of
 from snapspec.conformance.report.document import Found, Level, Report, Verdict
 from snapspec.conformance.report.text import found_lines, level_text, progress_line, verdict_line
 from snapspec.conformance.run import Run
@@ -190,9 +191,9 @@ class Screen:
         whole = passed + remaining if remaining is not None else 0.0
         bar = ProgressBar(total=whole or 1.0, completed=passed if whole else 0.0, width=30)
         line = Table.grid(padding=(0, 1))
-        line.add_row(Text(", ".join(search.levels), "bold"), bar, progress_line(run, search.plan.examples, remaining))
-        kinds = [Text(f"  {name}", "red") for name in dict.fromkeys(entry.finding.clause for entry in run.found)]
-        return Group(line, *kinds)
+        line.add_row(Text(", ".join(search.levels), "bold"), bar, "" if remaining is None else f"{remaining:.0f} s left")
+        kinds = [Text(f"  ✗ {kind_of(entry.finding).text}", "red") for entry in run.found]
+        return Group(line, Text(f"  {progress_line(run, search.plan.examples)}", "dim"), *kinds)
 
 
 def left(run: Run, examples: int, budget: float, passed: float) -> float | None:

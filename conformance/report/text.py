@@ -167,13 +167,12 @@ def disturbance_lines(disturbed: Mapping[str, int]) -> Iterator[str]:
         yield "fault points: " + ", ".join(f"{operation} {len(at)}" for operation, at in sorted(points.items()))
 
 
-def progress_line(run: Run, examples: int, left: float | None) -> str:
+def progress_line(run: Run, examples: int) -> str:
     """One line for a terminal."""
     known = owed(run.profile, run.refs, run.promise)
     met = sum(1 for c in known if c in run.reached)
-    doing = "making the finding shorter" if run.shrinking else f"{run.examples} of {examples} {run.counted}"
-    remaining = "" if left is None or run.shrinking else f", {left:.0f} s left"
-    return f"{doing}, {run.calls} calls, {met} of {len(known)} clauses{remaining}"
+    doing = f"{run.examples} of {examples} {run.counted}" + (", making a finding shorter" if run.shrinking else "")
+    return f"{run.calls} calls, {met} of {len(known)} clauses, {doing}"
 
 
 # --- a report in plain lines
