@@ -106,10 +106,11 @@ def _drawn(seed: int, wanted: list[str]) -> dict[str, Pair]:
 def _visited(name: str, clause: str) -> RefFinding:
     """The shortest history that the checker finds of an exhibit. Raises ValueError when it breaks another clause."""
     with tempfile.TemporaryDirectory(prefix="snapspec-") as directory:
-        out = Path(directory, "finding.json")
+        out = Path(directory, "report")
         command = [sys.executable, "-m", "snapspec.conformance", "check", f"mutant:{name}", "--seed", "1", "--jobs", "1"]
-        subprocess.run([*command, "--deadline", "5s", "--out", str(out)], stdout=subprocess.DEVNULL, check=False)
-        found = load(out)
+        subprocess.run([*command, "--deadline", "5s", "--first", "--out", str(out)], stdout=subprocess.DEVNULL, check=False)
+        (file,) = out.glob("findings/*.json")
+        found = load(file)
     if not isinstance(found, RefFinding) or found.clause != clause:
         raise ValueError(f"mutant:{name} breaks {found.clause}, not {clause}: name another exhibit in EXHIBITS")
     return found

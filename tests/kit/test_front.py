@@ -60,9 +60,10 @@ def test_a_pipe_gets_no_colours_and_no_progress_and_all_that_was_found(tmp_path:
     assert (run.returncode, run.stderr) == (1, "")
     assert ESCAPE not in run.stdout
     assert "s left" not in run.stdout
-    first, *_, last = run.stdout.splitlines()
+    first, *_, place, last = run.stdout.splitlines()
     assert first.startswith("snapspec check py:three:one --seed 3 ")
-    assert last == f"  the report: {tmp_path / 'report.html'}"
+    assert place == f"  the report: {tmp_path / 'report.html'}"
+    assert last.startswith("DIVERGES: py:three:one: 1 finding, ")
     assert "finding, level labels: SNAP-LABEL-1 at stat" in run.stdout
     for name in ("report.json", "report.html", "summary.md", "junit.xml", "findings/1-SNAP-LABEL-1.json"):
         assert (tmp_path / name).is_file()
@@ -125,9 +126,9 @@ def test_the_first_finding_is_enough_where_that_is_asked_for(tmp_path: Path) -> 
 def test_exit_statuses(tmp_path: Path) -> None:
     out = ("--out", str(tmp_path))
     passed = snapspec(*RIGHT, *out)
-    assert (passed.returncode, passed.stdout.splitlines()[-2].split(":")[0]) == (0, "CONFORMS")
+    assert (passed.returncode, passed.stdout.splitlines()[-1].split(":")[0]) == (0, "CONFORMS")
     undecided = snapspec("check", "model:", "--examples", "1", "--seed", "1", "--without", "walk", "--budget", "1s", *out)
-    assert (undecided.returncode, undecided.stdout.splitlines()[-2].split(":")[0]) == (2, "NOT DECIDED")
+    assert (undecided.returncode, undecided.stdout.splitlines()[-1].split(":")[0]) == (2, "NOT DECIDED")
     assert "give more --examples" in undecided.stdout
     error = snapspec("check", "py:json:loads", *out)
     assert error.returncode == 2
