@@ -95,7 +95,7 @@ examples: setup
 
 museum: setup
 	@echo "museum: the checker on the known bugs"
-	@$(BIN)/snapspec museum --seed 1 --write conformance/mutants/README.md
+	@HYPOTHESIS_STORAGE_DIRECTORY=.hypothesis $(BIN)/snapspec museum --seed 1 --write conformance/mutants/README.md
 
 bench: setup
 	@echo "bench: the figures of the model and the reference"

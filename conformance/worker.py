@@ -93,7 +93,8 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
     surroundings = enter()
     seen = watched() if plan.level == "faults" and not parse(plan.subject).refs else nullcontext()
     with seen, Workspace.create() as workspace, asyncio.Runner() as runner:
-        set_hypothesis_home_dir(workspace.scratch("hypothesis"))  # not in the directory that somebody works in
+        if "HYPOTHESIS_STORAGE_DIRECTORY" not in os.environ:  # then Hypothesis goes by that
+            set_hypothesis_home_dir(workspace.scratch("hypothesis"))  # not in the directory that somebody works in
         session = session_of(plan, surroundings, workspace, runner, _told_to_end)
         subject = session.subject
         try:

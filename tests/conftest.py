@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # path (`python -m pytest` puts it there) `import model` would work too and give every class twice.
 sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != ROOT]
 
+# What Hypothesis reads out of the sources once takes half a second in each process that does not find it there.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / ".hypothesis"))
+
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, print_blob=True)
 settings.register_profile(
     "nightly",

@@ -224,3 +224,11 @@ def test_expected_failures(
     report = load(tmp_path / "snapspec-report" / "report.json")
     assert (run.returncode, report.verdict.value) == (status, verdict), run.stdout + run.stderr
     assert said in run.stdout
+
+
+@pytest.mark.deep
+def test_the_working_directory_gets_the_report_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYPOTHESIS_STORAGE_DIRECTORY")
+    monkeypatch.chdir(tmp_path)
+    command("check", "model:", "--examples", "2", "--budget", "1s")
+    assert [path.name for path in tmp_path.iterdir()] == ["snapspec-report"]
