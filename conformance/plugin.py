@@ -111,7 +111,8 @@ class Plugin:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Where this is the run itself, no worker of it: the reports; and an expected failure that nothing matches fails it."""
-        report = self.report() if self.shared is None else None
+        interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED  # the report of an earlier run is worth more
+        report = self.report() if self.shared is None and not interrupted else None
         if report is None:
             return
         from snapspec.conformance.report.document import Verdict
