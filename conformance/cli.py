@@ -39,8 +39,8 @@ from snapspec.conformance.report.text import disturbance_lines, finding_lines, s
 from snapspec.conformance.report.verdicts import status
 from snapspec.conformance.run import Run, execute
 from snapspec.conformance.serve import serve
-from snapspec.conformance.settings import settings
-from snapspec.conformance.subjects.address import parse, require_image, require_in_process, require_process
+from snapspec.conformance.settings import settings, unfit
+from snapspec.conformance.subjects.address import parse
 from snapspec.conformance.vectors import concurrent, make
 from snapspec.conformance.words import Action, parser
 
@@ -158,7 +158,7 @@ def _replay(options: argparse.Namespace) -> int:
         power = saved.power
     else:
         power = any(isinstance(step.op, PowerCut | Together) for step in saved.steps)
-    run = execute([_at_level(plan, _level_of(saved, options.start), options.start, False, power)], _silent)
+    run = execute([_at_level(plan, _level_of(saved, options.start), options.start, power)], _silent)
     status = _conclude(run, options.subject)
     if status == 0:
         print(f"The history of {saved.clause} in {options.file} is allowed now.")
@@ -226,23 +226,14 @@ def _museum(options: argparse.Namespace) -> int:
     return 0 if all(one.right for one in seen) else 1
 
 
-def _at_level(plan: Plan, level: str, start: str, kill: bool, power: bool) -> Plan:
-    """The plan at that level. CannotRun when the subject or the options are not for it."""
-    if power and level != "durable":
-        raise CannotRun("--power is for a driver whose power is cut: add --level durable")
-    if power:
-        require_image(parse(plan.subject), start, kill)
-    elif level == "durable":
-        require_process(parse(plan.subject), start, kill)
-    elif start or kill:
-        raise CannotRun("--start and --kill are for a driver that is ended and started again: add --level durable")
-    elif level == "faults":
-        require_in_process(parse(plan.subject))
-    elif level == "concurrent" and parse(plan.subject).refs:
-        raise CannotRun(
-            "level concurrent is for drivers: a manager of refs is checked under overlapping calls at level core already"
-        )
-    return replace(plan, level=level, start=start, kill=kill, power=power)
+def _at_level(plan: Plan, level: str, start: str, power: bool) -> Plan:
+    """The plan at that level. CannotRun when the subject is not for it."""
+    address = parse(plan.subject)
+    named = "refs" if level == "core" and (address.refs or address.own_refs) else level
+    why = unfit(plan.subject, named, start, False, power)
+    if why:
+        raise CannotRun(why)
+    return replace(plan, level=level, start=start, power=power)
 
 
 def _writable(out: Path) -> None:

@@ -55,7 +55,7 @@ def run(chosen: Settings, *, quiet: bool) -> Report:
 
     Raises CannotRun where it could not be made, and KeyboardInterrupt when it was interrupted, with all removed.
     """
-    with Screen(chosen, quiet=quiet) as screen:
+    with Screen(quiet=quiet) as screen:
         front = Front(chosen, screen)
         junit = [f"--junitxml={chosen.out / 'junit.xml'}", "-o", "junit_suite_name=snapspec"] if chosen.out is not None else []
         with _alone():

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from snapspec.conformance.adapter.refs import ANSWERS, ExecRefs, ExecRefSession
+from snapspec.conformance.adapter.refs import ExecRefs, ExecRefSession
 from snapspec.conformance.adapter.search import ExecRefSearch
 from snapspec.conformance.adapter.subject import ExecSubject
 from snapspec.conformance.base_search import Entry
@@ -17,7 +17,6 @@ from snapspec.conformance.durable.restart import RestartSession
 from snapspec.conformance.faults.search import FaultSearch
 from snapspec.conformance.faults.session import FaultSession
 from snapspec.conformance.machine import Surroundings
-from snapspec.conformance.overlap import OVERLAPPING
 from snapspec.conformance.overlap.search import OverlapSearch
 from snapspec.conformance.overlap.session import OverlapSession
 from snapspec.conformance.plan import Plan
@@ -28,13 +27,6 @@ from snapspec.conformance.session import Session
 from snapspec.conformance.subjects.address import make, make_faulted, make_killed_refs, make_restarted, parse
 from snapspec.conformance.subjects.refs import RefsSubject
 from snapspec.conformance.workspace import Workspace
-
-
-def promise_of(plan: Plan, session: Session | RefSession) -> str:
-    """Which clauses the level of the plan owes, as `report.text.owed` takes it."""
-    if isinstance(session, ExecRefSession):
-        return ANSWERS
-    return {"faults": "SNAP-FAULT-", "durable": "SNAP-DURABLE-", "concurrent": OVERLAPPING}.get(plan.level, "")
 
 
 def session_of(

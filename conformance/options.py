@@ -14,6 +14,9 @@ from snapspec.conformance.times import seconds as seconds_of
 LEVELS = ("core", "content", "usage", "labels", "concurrent", "faults", "durable", "refs")
 ALL = "all"
 
+#: Those that one search of a driver decides about, whose calls come one after another.
+SEQUENTIAL = LEVELS[:4]
+
 #: How a run draws: the same each time, or anew and more.
 PROFILES = ("ci", "nightly")
 

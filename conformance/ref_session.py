@@ -20,7 +20,7 @@ from snapspec.conformance.ref_words import told
 from snapspec.conformance.refs_subject import RefResponse
 from snapspec.conformance.report.ref_pictures import around, bars
 from snapspec.conformance.schedule import DISTURBANCES, Budget, Choice, Choose, Move, Run, Unsound, replay
-from snapspec.conformance.session import DEADLINE, BaseSession, Departure
+from snapspec.conformance.session import DEADLINE, BaseSession, Departure, late
 from snapspec.conformance.subjects.refs import NEIGHBOUR, Ground, RefsSubject, RefWorld
 from snapspec.conformance.subjects.remote import TransportLost
 from snapspec.impl import ref_errors
@@ -346,7 +346,7 @@ class RefSession(BaseSession[RefFinding]):
         done, _ = await asyncio.wait({task}, timeout=self.deadline)
         if not done:
             self.stuck = self.over = True
-            self._trouble = f"nothing came within {self.deadline:g} s"
+            self._trouble = late(self.deadline)
             raise SnapshotError(self._trouble)
         try:
             return task.result()

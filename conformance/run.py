@@ -30,6 +30,7 @@ from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.history import Finding, Step, decode_finding, save
 from snapspec.conformance.kind import Kind, decode_kinds, encode_kinds
 from snapspec.conformance.machines import OPTIONAL
+from snapspec.conformance.owed import POWER
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.search import shorten, size
@@ -110,7 +111,7 @@ class Run:
     @property
     def powered(self) -> bool:
         """Whether it is the power that is cut."""
-        return self.promise in ("SNAP-POWER-", "REF-POWER-")
+        return self.promise in POWER
 
     @property
     def examples(self) -> int:

@@ -28,6 +28,9 @@ from snapspec.model.values import Kind
 #: How long a call may take before it counts as one that does not answer (SNAP-LIVE-1).
 DEADLINE = 20.0
 
+#: How it is told that a call did not answer in time.
+LATE = "nothing came within"
+
 #: How many times as long clearing up and closing may take.
 ENDING = 3
 
@@ -37,6 +40,11 @@ SPARE = "spare"
 
 #: The depth of a chain that every driver owes (SNAP-PARENT-2).
 DEEP = 128
+
+
+def late(deadline: float) -> str:
+    """In words: a call has not answered in so many seconds."""
+    return f"{LATE} {deadline:g} s"
 
 
 F = TypeVar("F")
@@ -276,7 +284,7 @@ class Session(BaseSession[Finding]):
         if done:
             return task.result()
         self.stuck = self.over = True
-        return Lost(f"nothing came within {self.deadline:g} s")
+        return Lost(late(self.deadline))
 
     def _taken_up(self, space: int, divergence: Divergence) -> Belief:
         """The belief after a wrong answer of a kind that is set aside: what the driver has really done. Raises what ends it."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from snapspec.conformance import driver_file
 from snapspec.conformance.driver_file import DriverFile, ExpectedFailure
 from snapspec.conformance.errors import CannotRun
+from snapspec.conformance.options import ALL, LEVELS, SEQUENTIAL
 from snapspec.conformance.plan import Plan
-from snapspec.conformance.report.document import LEVELS
 from snapspec.conformance.session import DEADLINE
 from snapspec.conformance.started import require_start
 from snapspec.conformance.subjects.address import parse, require_image, require_in_process, require_process
@@ -25,12 +25,6 @@ EXAMPLES = 500
 
 #: The same of profile nightly.
 NIGHTLY = 5_000
-
-#: The levels that one search of a driver decides about, whose calls come one after another.
-SEQUENTIAL = ("core", "content", "usage", "labels")
-
-#: All levels that a subject can be held to.
-ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +118,7 @@ def settings(options: argparse.Namespace, directory: Path) -> Settings:
         out=options.out,
     )
     levels = options.level or (file.levels if file is not None else ())
-    chosen = _with_levels(chosen, levels, bool(options.level))
+    chosen = _with_levels(chosen, levels)
     jobs = options.jobs or (file and file.jobs) or min(2, os.cpu_count() or 1)
     meant = (file.levels or own_levels(subject)) if file is not None else ()
     narrowed = bool(set(meant) - set(chosen.levels)) or bool(options.without)
@@ -169,37 +163,33 @@ def own_levels(subject: str) -> tuple[str, ...]:
     return ("refs",) if address.refs or address.own_refs else SEQUENTIAL
 
 
-def _with_levels(chosen: Settings, levels: Sequence[str], by_command: bool) -> Settings:
+def _with_levels(chosen: Settings, levels: Sequence[str]) -> Settings:
     """With those levels, in the order of reports, or with its own. CannotRun for one that is none for this driver."""
-    own = own_levels(chosen.subject)
-    asked = set(LEVELS) if ALL in levels else set(levels or own)
-    if own == ("refs",) and ALL not in levels and asked & set(SEQUENTIAL):
-        asked = (asked - set(SEQUENTIAL)) | {"refs"} if by_command else asked  # `core` of a manager is all that it owes by itself
-    why = {level: _unfit(chosen, level) for level in LEVELS if level in asked}
-    if ALL in levels:
-        skipped = tuple((level, reason) for level, reason in why.items() if reason)
-        return replace(chosen, levels=tuple(level for level, reason in why.items() if not reason), skipped=skipped)
-    wrong = next((reason for reason in why.values() if reason), "")
-    if wrong:
-        raise CannotRun(wrong)
-    if "durable" not in why:
-        _require_durable(chosen)
-    if chosen.start and set(why) != {"durable"}:
+    every = ALL in levels
+    asked = set(LEVELS) if every else set(levels or own_levels(chosen.subject))
+    why = {level: unfit(chosen.subject, level, chosen.start, chosen.kill, chosen.power) for level in LEVELS if level in asked}
+    skipped = tuple((level, reason) for level, reason in why.items() if reason)
+    if skipped and not every:
+        raise CannotRun(skipped[0][1])
+    fit = tuple(level for level, reason in why.items() if not reason)
+    if "durable" not in fit:
+        _require_durable(chosen, why.get("durable", ""))
+    if chosen.start and set(fit) != {"durable"}:
         require_start(parse(chosen.subject), chosen.start)
-    return replace(chosen, levels=tuple(why))
+    return replace(chosen, levels=fit, skipped=skipped)
 
 
-def _require_durable(chosen: Settings) -> None:
-    """CannotRun for what level durable alone takes."""
+def _require_durable(chosen: Settings, unfit_why: str) -> None:
+    """CannotRun for what level durable alone takes; `unfit_why` is why that level is none for the driver, if it was asked for."""
     if chosen.power:
-        raise CannotRun("--power is for a driver whose power is cut: add --level durable")
+        raise CannotRun(unfit_why or "--power is for a driver whose power is cut: add --level durable")
     if chosen.kill and not chosen.kill_command:
-        raise CannotRun("--kill is for a driver that is ended and started again: add --level durable")
+        raise CannotRun(unfit_why or "--kill is for a driver that is ended and started again: add --level durable")
 
 
-def _unfit(chosen: Settings, level: str) -> str:
-    """Why the level is none for that subject; "" where it is."""
-    address = parse(chosen.subject)
+def unfit(subject: str, level: str, start: str, kill: bool, power: bool) -> str:
+    """Why the level is none for that subject, started, ended or cut off so; "" where it is."""
+    address = parse(subject)
     refs = address.refs or address.own_refs
     try:
         if refs and level in SEQUENTIAL:
@@ -207,13 +197,13 @@ def _unfit(chosen: Settings, level: str) -> str:
         if refs and level == "concurrent":
             return "level concurrent is for drivers: a manager of refs is checked under overlapping calls at level refs already"
         if level == "refs" and not refs:
-            parse(f"refs:{chosen.subject}")
+            parse(f"refs:{subject}")
         elif level == "faults":
             require_in_process(address)
-        elif level == "durable" and chosen.power:
-            require_image(address, chosen.start, chosen.kill)
+        elif level == "durable" and power:
+            require_image(address, start, kill)
         elif level == "durable":
-            require_process(address, chosen.start, chosen.kill)
+            require_process(address, start, kill)
     except CannotRun as error:
         return str(error)
     return ""

@@ -37,10 +37,11 @@ from snapspec.conformance.faults.points import watched
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, decode_finding, encode_finding, line, load
 from snapspec.conformance.kind import decode_kinds
-from snapspec.conformance.kinds import promise_of, search_of, session_of
+from snapspec.conformance.kinds import search_of, session_of
 from snapspec.conformance.machine import enter
 from snapspec.conformance.overlap.search import OverlapSearch
 from snapspec.conformance.overlap.session import OverlapSession, replay_plan
+from snapspec.conformance.owed import ANSWERS, promise_of
 from snapspec.conformance.plan import Plan
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.ref_search import RefSearch, ref_smoke
@@ -104,7 +105,7 @@ def opened(plan: Plan) -> Iterator[tuple[Session | RefSession, Workspace]]:
                 note=subject.note,
                 profile=encode(subject.profile),
                 refs=isinstance(session, RefSession),
-                promise=promise_of(plan, session),
+                promise=ANSWERS if isinstance(session, ExecRefSession) else promise_of(plan.level),
                 lacks=permits(str(workspace.directory)).lacks,
                 beyond=_beyond(session),
             )
@@ -162,7 +163,7 @@ def _cut_power(plan: Plan) -> None:
     ):
         subject, refs = here.subject(), parse(plan.subject).refs
         note = f"the reference manager over {subject.note}" if refs else subject.note
-        promise = "REF-POWER-" if refs else "SNAP-POWER-"
+        promise = promise_of(plan.level, refs=refs, power=True)
         tell("started", note=note, profile=encode(subject.profile), refs=refs, promise=promise)
         done = _replay_power(plan, here, refs) if plan.task == "replay" else _check_power(plan, here, refs)
     if _told_to_end:

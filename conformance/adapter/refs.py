@@ -36,9 +36,6 @@ from snapspec.model.values import Mount
 
 Answer = RefResponse | Cancelled
 
-#: What is promised of a manager that is held to its answers alone, see `report.text.owed`.
-ANSWERS = "answers"
-
 
 class ExecRefs(Attended):
     """The manager behind the adapter that `words` start. Every method may raise CannotRun."""

@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from snapspec.conformance.durable import InFlight
 from snapspec.model import ops
 
-#: What is owed at this level: every answer is held against the model, and so it is that they have an order.
-OVERLAPPING = "SNAP-FAIL-2"
-
-
 #: What a run may leave out: calls that overlap do not prepare or view over a parent, which others of them may take away.
 PARENTS = "parents"
 

@@ -14,7 +14,7 @@ from snapspec.conformance.recordings.judge import Shown, judge
 from snapspec.conformance.recordings.lanes import bars, drawn
 from snapspec.conformance.recordings.recording import Made, Store, Taker
 from snapspec.conformance.report.pictures import of_state
-from snapspec.conformance.session import Diverged, Session
+from snapspec.conformance.session import Diverged, Session, late
 from snapspec.conformance.subjects.base import PortSubject
 from snapspec.model import ops
 from snapspec.model.ops import Operation
@@ -102,7 +102,7 @@ class OverlapSession(Session):
         done, _ = await asyncio.wait({task}, timeout=self.deadline)
         if not done:
             self.stuck = self.over = True
-        response = task.result() if done else Lost(f"nothing came within {self.deadline:g} s")
+        response = task.result() if done else Lost(late(self.deadline))
         taker.answer(number, response)
         return response
 

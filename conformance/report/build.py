@@ -17,25 +17,18 @@ from snapspec.conformance.aside import kind_of
 from snapspec.conformance.base_search import Entry
 from snapspec.conformance.history import Finding, line
 from snapspec.conformance.outcome import Outcome
-from snapspec.conformance.overlap import OVERLAPPING
-from snapspec.conformance.plan import Plan
+from snapspec.conformance.owed import decides, family, level_of, owed, promise_of
 from snapspec.conformance.ref_history import RefFinding
 from snapspec.conformance.report.document import LEVELS, Clause, Found, Level, Report, Verdict
 from snapspec.conformance.report.expect import judge_expected
 from snapspec.conformance.report.found import found
-from snapspec.conformance.report.text import disturbance_lines, owed
+from snapspec.conformance.report.text import disturbance_lines
 from snapspec.conformance.report.verdicts import of_level, of_run
-from snapspec.conformance.settings import SEQUENTIAL, Search, Settings
+from snapspec.conformance.session import LATE
+from snapspec.conformance.settings import Search, Settings
 from snapspec.conformance.subjects.address import parse
 from snapspec.model.guards import Door
 from snapspec.model.state import Profile
-
-#: The families of clauses that a level other than core decides about.
-FAMILIES = {
-    "content": ("SNAP-CONTENT-",),
-    "usage": ("SNAP-USAGE-",),
-    "labels": ("SNAP-LABEL-", "SNAP-UPDATE-", "SNAP-WALK-", "DOOR-LABEL-"),
-}
 
 #: The families that a check does not reach which leaves that out; of other things the family is their own name's.
 _REACHED_BY: Mapping[str, tuple[str, ...]] = {
@@ -54,20 +47,6 @@ _REACHED_BY: Mapping[str, tuple[str, ...]] = {
     "finalize": ("REF-FINAL-",),
     "restart": ("REF-OPEN-",),
 }
-
-
-#: What the kills of a manager's process put to the test.
-KILLED = ("REF-OPEN-", "REF-NOTE-", "REF-LEAK-", "REF-POWER-")
-
-
-def level_of(clause: str) -> str:
-    """The level of calls one after another that decides about the clause."""
-    return next((level for level, families in FAMILIES.items() if clause.startswith(families)), "core")
-
-
-def family(clause: str) -> str:
-    """The id without its number."""
-    return clause.rsplit("-", 1)[0]
 
 
 def report(chosen: Settings, outcomes: Sequence[tuple[Search, Outcome]], began: str, seconds: float) -> Report:
@@ -119,11 +98,9 @@ def families_of(level: str, chosen: Settings) -> tuple[str, ...]:
     address = parse(chosen.subject)
     refs = level == "refs" or address.refs or address.own_refs
     profile = Profile(door=Door.METADATA if address.kind == "containerd" else Door.DIRECT)
-    power = ("REF-POWER-" if refs else "SNAP-POWER-") if chosen.power else ""
-    promise = {"faults": "SNAP-FAULT-", "durable": power or "SNAP-DURABLE-", "concurrent": OVERLAPPING}.get(level, "")
-    search = Search((level,), Plan("check", chosen.subject))
-    outcome = Outcome(profile=profile, refs=refs, promise=promise)
-    return tuple(dict.fromkeys(family(c) for c in owed(profile, refs, promise) if _decides(search, outcome, level, c)))
+    promise = promise_of(level, refs=refs, power=chosen.power)
+    owes = owed(profile, refs, promise)
+    return tuple(dict.fromkeys(family(clause) for clause in owes if decides(level, clause, refs, promise)))
 
 
 # --- findings
@@ -137,7 +114,7 @@ def _findings(chosen: Settings, outcomes: Sequence[tuple[Search, Outcome]]) -> t
 def _found(number: int, chosen: Settings, search: Search, profile: Profile | None, entry: Entry[Any]) -> Found:
     finding, subject = entry.finding, search.plan.subject
     clause = finding.clause
-    level = level_of(clause) if search.name in SEQUENTIAL and level_of(clause) in search.levels else search.name
+    level = level_of(clause) if level_of(clause) in search.levels else search.name
     at = kind_of(finding).at or "calls that overlap"
     histories, seconds = entry.after
     made = found(number, level, finding, at, subject=subject, profile=profile)
@@ -154,7 +131,7 @@ def _found(number: int, chosen: Settings, search: Search, profile: Profile | Non
 
 def hangs(finding: Finding | RefFinding) -> bool:
     """Whether it is that a call did not answer."""
-    return finding.clause == "SNAP-LIVE-1" and finding.mismatches[0].came.startswith(("none: nothing came", "nothing came"))
+    return finding.clause == "SNAP-LIVE-1" and LATE in finding.mismatches[0].came
 
 
 def after(finding: Finding | RefFinding) -> tuple[str, ...]:
@@ -170,7 +147,7 @@ def _levels(search: Search, outcome: Outcome, findings: Sequence[Found]) -> Iter
     """The levels that the search decides about. What it did besides is told of the first."""
     owes = owed(outcome.profile, outcome.refs, outcome.promise) if outcome.profile is not None else []
     for name in search.levels:
-        mine = [c for c in owes if _decides(search, outcome, name, c)]
+        mine = [c for c in owes if decides(name, c, outcome.refs, outcome.promise)]
         mine += [one.clause for one in findings if one.level == name and one.clause not in mine]
         clauses = tuple(_clause(c, search, outcome, findings) for c in dict.fromkeys(mine))
         why = _left_out(search, outcome)
@@ -187,17 +164,6 @@ def _levels(search: Search, outcome: Outcome, findings: Sequence[Found]) -> Iter
             clauses,
             tuple(_lines(outcome)) if name == search.name else (),
         )
-
-
-def _decides(search: Search, outcome: Outcome, level: str, clause: str) -> bool:
-    """Whether the level decides about that clause. What a driver owes anyway, core and its like do, which put all of it to the
-    test; at faults and durable it counts when it is broken.
-    """
-    if search.name in SEQUENTIAL:
-        return level_of(clause) == level
-    if outcome.refs:
-        return search.name != "durable" or outcome.powered.images > 0 or clause.startswith(KILLED)
-    return search.name not in ("faults", "durable") or clause.startswith(outcome.promise)
 
 
 def _lines(outcome: Outcome) -> Iterator[str]:

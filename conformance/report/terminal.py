@@ -21,7 +21,7 @@ from snapspec.conformance.aside import kind_of
 from snapspec.conformance.report.document import Found, Level, Report, Verdict
 from snapspec.conformance.report.text import found_lines, level_text, progress_line, verdict_line
 from snapspec.conformance.run import Run
-from snapspec.conformance.settings import Search, Settings
+from snapspec.conformance.settings import Search
 
 #: Columns of what is no terminal: nothing is broken there.
 WIDE = 10_000
@@ -165,8 +165,7 @@ def table(report: Report) -> Table:
 class Screen:
     """What a terminal shows while a check runs, on standard error; elsewhere nothing is shown."""
 
-    def __init__(self, chosen: Settings, *, quiet: bool = False) -> None:
-        self.chosen = chosen
+    def __init__(self, *, quiet: bool = False) -> None:
         shown = Console(stderr=True)
         self.live = Live(console=shown, refresh_per_second=4, transient=True) if shown.is_terminal and not quiet else None
         self.began: dict[str, float] = {}

@@ -6,66 +6,17 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
-from snapspec.conformance.adapter.refs import ANSWERS
 from snapspec.conformance.clauses import clauses
 from snapspec.conformance.history import Finding, Step, call_text, decode_finding, line
-from snapspec.conformance.overlap import OVERLAPPING, AtOnce
+from snapspec.conformance.options import SEQUENTIAL
+from snapspec.conformance.overlap import AtOnce
+from snapspec.conformance.owed import owed
 from snapspec.conformance.ref_history import RefFinding, length
 from snapspec.conformance.report.document import Found, Level, Report, Verdict
 from snapspec.conformance.run import Run
-from snapspec.conformance.settings import SEQUENTIAL
-from snapspec.model.guards import Door, Rebase
 from snapspec.model.replies import Mismatch, Returned
-from snapspec.model.state import Profile
 
 WIDTH = 110
-
-
-#: What these histories cannot show: ids that the kit gives itself, power cuts, what is left undefined, snapshots that somebody
-#: takes away, a start that fails.
-_REFS_ELSEWHERE = {"REF-ERROR-3", "REF-FINAL-5", "REF-MOUNT-7", "REF-OPEN-3", "REF-OPEN-4"}
-
-
-#: What shows only to those who look into a manager, its driver and its store, or make them fail.
-_REFS_INSIDE = {
-    *("REF-HANDLE-1", "REF-HANDLE-5", "REF-HANDLE-6", "REF-COMMIT-2", "REF-PAIR-1", "REF-PAIR-2", "REF-FINAL-3", "REF-FINAL-4"),
-    *("REF-SIZE-3", "REF-PRUNE-4", "REF-OPEN-2", "REF-OPEN-5", "REF-CLOSE-2", "REF-POINT-3", "REF-NOTE-1"),
-}
-
-
-def owed(profile: Profile | None, refs: bool = False, promise: str = "") -> list[str]:
-    """The clauses that a subject with this profile can be held to: a manager of refs, or a driver without overlap and crashes.
-
-    `promise`: how those begin that a driver is held to besides under faults or kills, or, where its power is cut, alone.
-    """
-    if promise == OVERLAPPING:
-        return ["SNAP-FAIL-2", "SNAP-LIVE-1", "SNAP-HOLD-1"]
-    if promise in ("SNAP-POWER-", "REF-POWER-"):
-        return [c for c in clauses() if c.startswith(promise)]
-    if refs:
-        elsewhere = _REFS_ELSEWHERE | {c for c in clauses() if c.startswith("REF-POWER-")}
-        if promise == ANSWERS:
-            elsewhere |= _REFS_INSIDE
-        return [c for c in clauses() if c.startswith("REF-") and c not in elsewhere]
-    profile = profile or Profile()
-    through_containerd = profile.door is Door.METADATA
-    # A driver need not have labels of its own, nor refuse to rename a directory; and nothing here overlaps or dies.
-    left_out = {
-        "SNAP-FAIL-2",
-        "SNAP-LABEL-3",
-        "SNAP-CONTENT-4",
-        "SNAP-CLEANUP-1" if profile.cleanup else "SNAP-CLEANUP-2",
-        "DOOR-GC-3",
-    }
-    levels = ("SNAP-FAULT-", "SNAP-DURABLE-", "SNAP-POWER-")
-    left_out |= {c for c in clauses() if c.startswith(levels) and not (promise and c.startswith(promise))}
-    if not profile.wire:
-        left_out.add("SNAP-WALK-8")
-    if through_containerd:
-        left_out |= {"SNAP-PREPARE-5", "SNAP-COMMIT-5", "SNAP-CLEANUP-1", "SNAP-CLEANUP-2"}
-    if profile.rebase is not Rebase.REFUSED and (through_containerd or profile.rebase is Rebase.IGNORED):
-        left_out.add("SNAP-COMMIT-6")
-    return [c for c in clauses() if c not in left_out and c.startswith(("SNAP-", "DOOR-") if through_containerd else "SNAP-")]
 
 
 def finding_lines(found: Finding | RefFinding) -> Iterator[str]:

@@ -26,7 +26,7 @@ from snapspec.conformance.durable.restart import RestartSession, replay_often
 from snapspec.conformance.errors import CannotRun
 from snapspec.conformance.files import permits
 from snapspec.conformance.history import Finding, Step, call_text, decode_finding, encode_finding, line, load, save
-from snapspec.conformance.report.text import owed
+from snapspec.conformance.owed import owed
 from snapspec.conformance.search import Search, scenario, simpler
 from snapspec.conformance.subjects.address import parse, require_process
 from snapspec.conformance.subjects.reference import Ground

@@ -16,8 +16,8 @@ from test_cli import refused, snapspec
 from verdicts import nothing_wrong, saved
 
 from snapspec.conformance.history import Finding, Step, save
+from snapspec.conformance.owed import owed
 from snapspec.conformance.ref_history import Burst, RefFinding
-from snapspec.conformance.report.text import owed
 from snapspec.conformance.subjects.address import parse
 from snapspec.model import ops, ref_ops
 from snapspec.model.replies import Mismatch, Returned

@@ -131,7 +131,6 @@ def test_a_driver_may_be_held_to_refs_which_is_a_search_of_refs_over_it(tmp_path
 
 def test_a_manager_of_refs_is_held_to_refs(tmp_path: Path) -> None:
     assert chosen(tmp_path, "refs:model:").levels == ("refs",)
-    assert chosen(tmp_path, "refs:model:", "--level", "core").levels == ("refs",)
     made = chosen(tmp_path, "refs:model:", "--level", "all")
     assert made.levels == ("faults", "refs")
     assert {"core", "content", "usage", "labels", "concurrent", "durable"} == set(dict(made.skipped))
