@@ -14,7 +14,7 @@ from textwrap import dedent
 MOST = 8
 
 #: Modules of the kit that name clauses to tell of them, and hold none.
-_TELLING = ("report", "explain", "mutants")
+_TELLING = ("report", "explain", "mutants", "owed.py")
 
 _CONTRACTS = {"ensure": "is ensured by", "require": "is required by"}
 
@@ -92,7 +92,7 @@ def _sources(room: str) -> Iterator[tuple[str, str]]:
     """The modules of the room and of its packages, each with its text."""
     top = files(f"snapspec.{room}")
     for entry in sorted(top.iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".py"):
+        if entry.name.endswith(".py") and entry.name not in _TELLING:
             yield f"{room}/{entry.name}", entry.read_text(encoding="utf-8")
         elif entry.is_dir() and entry.name not in (*_TELLING, "proto", "__pycache__"):
             for module in sorted(entry.iterdir(), key=lambda module: module.name):
